@@ -1,0 +1,230 @@
+"""Accounts, what is known of them, and the one predicate that says whether one may be used.
+
+Times are seconds since the epoch (UTC). Nothing here holds a secret: a credential is named, never
+carried. What a close code or an error does to an account is decided in `closes` and `failures`;
+how that changes the account's state is decided here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from codexlb_cli.core.backoff import doubled
+
+COUNTED_CLOSES = 3
+COUNTED_WINDOW_SECONDS = 60.0
+COUNTED_COOLDOWN_SECONDS = 30.0
+LONGEST_COOLDOWN_SECONDS = 300.0
+LONGEST_LIMIT_SECONDS = 366 * 24 * 3600.0
+"""A reset more than a year away is nonsense; hints beyond it are clamped."""
+
+AccountKind = Literal["api_key", "chatgpt"]
+
+DEFAULT_BASE_URLS: dict[AccountKind, str] = {
+    "api_key": "https://api.openai.com/v1",
+    "chatgpt": "https://chatgpt.com/backend-api/codex",
+}
+
+
+class Availability(StrEnum):
+    """What an account can be, as `accounts list` prints it."""
+
+    READY = "ready"
+    COOLING_DOWN = "cooling_down"
+    LIMITED = "limited"
+    FULL = "full"
+    DISABLED = "disabled"
+    NEEDS_LOGIN = "needs_login"
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialRef:
+    """Where an account's credential lies: an environment variable or a store; never the secret.
+
+    Attributes:
+        source: `env`, `file`, `keyring` or `login`.
+        name: the variable's name, or the account's name in the store.
+    """
+
+    source: Literal["env", "file", "keyring", "login"]
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One upstream account of the user's, as configured."""
+
+    name: str
+    kind: AccountKind = "api_key"
+    base_url: str = DEFAULT_BASE_URLS["api_key"]
+    enabled: bool = True
+    organization: str | None = None
+    project: str | None = None
+    credential: CredentialRef = field(default_factory=lambda: CredentialRef("file", ""))
+
+    @property
+    def websocket_url(self) -> str:
+        """The Responses WebSocket of this account: its base URL with ws or wss, plus `/responses`."""
+        return self._url({"http": "ws", "https": "wss"}, "/responses")
+
+    @property
+    def http_url(self) -> str:
+        """The base URL with http or https, without a trailing slash."""
+        return self._url({"ws": "http", "wss": "https"}, "")
+
+    def _url(self, schemes: dict[str, str], suffix: str) -> str:
+        parts = urlsplit(self.base_url)
+        scheme = schemes.get(parts.scheme, parts.scheme)
+        path = parts.path.rstrip("/") + suffix
+        return urlunsplit((scheme, parts.netloc, path, parts.query, ""))
+
+
+@dataclass(frozen=True, slots=True)
+class AccountState:
+    """What the gateway learned about an account; persisted, cleared by `accounts reset`.
+
+    Attributes:
+        cooling_until: the end of a cooldown, our own guess; None if there was none.
+        cooling_reason: why, a reason code.
+        cooldowns: how many cooldowns followed each other without a completed turn.
+        limited_until: when the upstream said that the account may be used again.
+        limited_reason: the upstream's code: `rate_limit_exceeded`, `usage_limit_reached`, ...
+        login_reason: why the account must sign in again; None if it need not.
+        counted: times of the counted closes since the last completed turn.
+        refusals: how many dials in a row were refused with 403.
+    """
+
+    cooling_until: float | None = None
+    cooling_reason: str | None = None
+    cooldowns: int = 0
+    limited_until: float | None = None
+    limited_reason: str | None = None
+    login_reason: str | None = None
+    counted: tuple[float, ...] = ()
+    refusals: int = 0
+
+
+FRESH = AccountState()
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The answer to "may this account be used now", with its reason.
+
+    Attributes:
+        state: the availability.
+        reason: a reason code; None when ready.
+        until: when that ends; None if only a person or the configuration can end it.
+    """
+
+    state: Availability
+    reason: str | None = None
+    until: float | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether a turn may be sent: cooling accounts sort last, but are never excluded."""
+        return self.state in (Availability.READY, Availability.COOLING_DOWN)
+
+
+def standing(
+    account: Account, state: AccountState, now: float, *, credential_present: bool = True
+) -> Standing:
+    """Say whether `account` may be used at `now`. The only owner of that answer."""
+    if not account.enabled:
+        return Standing(Availability.DISABLED, "disabled")
+    if not credential_present:
+        return Standing(Availability.NEEDS_LOGIN, "credential_missing")
+    if state.login_reason is not None:
+        return Standing(Availability.NEEDS_LOGIN, state.login_reason)
+    if state.limited_until is not None and state.limited_until > now:
+        return Standing(Availability.LIMITED, state.limited_reason, state.limited_until)
+    if state.cooling_until is not None and state.cooling_until > now:
+        return Standing(Availability.COOLING_DOWN, state.cooling_reason, state.cooling_until)
+    return Standing(Availability.READY)
+
+
+class Effect(StrEnum):
+    """What a close or an error does to an account."""
+
+    NEUTRAL = "neutral"
+    COUNTED = "counted"
+    COOLED = "cooled"
+    LIMITED = "limited"
+    LOGIN = "login"
+    REFUSED = "refused"
+    """A dial refused with 403: cooled for 3 s the first time, 30 s from the second on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One fact about an account, learned from a close code or an error.
+
+    Attributes:
+        effect: what it does to the account.
+        reason: the reason code that `accounts list` shows.
+        seconds: the length of a cooldown before doubling; only for `COOLED`.
+        until: when a limit ends; only for `LIMITED`.
+    """
+
+    effect: Effect
+    reason: str
+    seconds: float = 0.0
+    until: float | None = None
+
+
+def apply(state: AccountState, evidence: Evidence, now: float) -> AccountState:
+    """Return the account's state after `evidence`."""
+    match evidence.effect:
+        case Effect.NEUTRAL:
+            return state
+        case Effect.COUNTED:
+            return _count(state, evidence.reason, now)
+        case Effect.COOLED:
+            return _cool(state, evidence.reason, evidence.seconds, now)
+        case Effect.REFUSED:
+            refused = replace(state, refusals=state.refusals + 1)
+            until = now + (3.0 if state.refusals == 0 else 30.0)
+            return _cool_until(refused, evidence.reason, until)
+        case Effect.LIMITED:
+            until = min(evidence.until or now, now + LONGEST_LIMIT_SECONDS)
+            return replace(state, limited_until=until, limited_reason=evidence.reason)
+        case Effect.LOGIN:
+            return replace(state, login_reason=evidence.reason)
+
+
+def completed(state: AccountState) -> AccountState:
+    """Return the state after a completed turn: it clears counts and cooldowns, not limits."""
+    if not (state.counted or state.cooldowns or state.refusals or state.cooling_until):
+        return state
+    return AccountState(
+        limited_until=state.limited_until,
+        limited_reason=state.limited_reason,
+        login_reason=state.login_reason,
+    )
+
+
+def _count(state: AccountState, reason: str, now: float) -> AccountState:
+    recent = (*(t for t in state.counted if now - t < COUNTED_WINDOW_SECONDS), now)
+    if len(recent) < COUNTED_CLOSES:
+        return replace(state, counted=recent)
+    return _cool(replace(state, counted=()), reason, COUNTED_COOLDOWN_SECONDS, now)
+
+
+def _cool(state: AccountState, reason: str, seconds: float, now: float) -> AccountState:
+    # Parallel turns that fail together are one failure: only a cooldown that follows an ended
+    # one is a repetition.
+    still_cooling = state.cooling_until is not None and state.cooling_until > now
+    repetitions = max(state.cooldowns - 1, 0) if still_cooling else state.cooldowns
+    length = doubled(seconds, repetitions, LONGEST_COOLDOWN_SECONDS)
+    cooled = _cool_until(state, reason, now + length)
+    return replace(cooled, cooldowns=repetitions + 1)
+
+
+def _cool_until(state: AccountState, reason: str, until: float) -> AccountState:
+    if state.cooling_until is not None and state.cooling_until > until:
+        return state
+    return replace(state, cooling_until=until, cooling_reason=reason)
