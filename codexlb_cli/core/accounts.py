@@ -67,7 +67,7 @@ class Account:
 
     @property
     def websocket_url(self) -> str:
-        """The Responses WebSocket of this account: its base URL with ws or wss, plus `/responses`."""
+        """The Responses WebSocket: the base URL with ws or wss, plus `/responses`."""
         return self._url({"http": "ws", "https": "wss"}, "/responses")
 
     @property

@@ -1,0 +1,315 @@
+"""The error table: what an upstream's refusal means, at the handshake and in an error frame.
+
+`parse` turns what came over the wire into a `Failure`; `classify` finds its row. A row says whom
+to blame; `turn` decides where to go. Only account evidence changes an account's state.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+
+from codexlb_cli.core.accounts import LONGEST_COOLDOWN_SECONDS, Effect, Evidence
+from codexlb_cli.core.client_errors import RATE_LIMIT_COOLDOWN_SECONDS
+
+_TRY_AGAIN = re.compile(r"try again in (\d+(?:\.\d+)?)\s*(ms|s|sec|seconds?|m|minutes?)\b", re.I)
+_UNITS = {"ms": 0.001, "m": 60.0, "minute": 60.0, "minutes": 60.0}
+
+
+class Fault(StrEnum):
+    """Whose fault an error is."""
+
+    CREDENTIAL = "credential"
+    FORBIDDEN = "forbidden"
+    LIMIT = "limit"
+    UPSTREAM = "upstream"
+    NETWORK = "network"
+    NO_WEBSOCKET = "no_websocket"
+    SOCKET = "socket"
+    CLIENT_STATE = "client_state"
+    MODEL = "model"
+    REQUEST = "request"
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRow:
+    """One row of the error table; a failure matches by code first, then by status.
+
+    Attributes:
+        reason: the stable reason code.
+        fault: whose fault it is.
+        effect: what it does to the account.
+        codes: values of the error's `code` or `type`.
+        statuses: HTTP statuses, of a handshake or inside an error frame.
+        unnamed_seconds: how long the account is avoided if the upstream named no time.
+        action: what happens, for a person.
+    """
+
+    reason: str
+    fault: Fault
+    effect: Effect
+    codes: tuple[str, ...]
+    statuses: tuple[int, ...]
+    action: str
+    unnamed_seconds: float = 0.0
+
+
+ERRORS: tuple[ErrorRow, ...] = (
+    ErrorRow(
+        "connection_expired",
+        Fault.SOCKET,
+        Effect.NEUTRAL,
+        ("websocket_connection_limit_reached",),
+        (),
+        "a new socket on the same account, one replay",
+    ),
+    ErrorRow(
+        "previous_response_not_found",
+        Fault.CLIENT_STATE,
+        Effect.NEUTRAL,
+        ("previous_response_not_found",),
+        (),
+        "passed on under exactly that code",
+    ),
+    ErrorRow(
+        "usage_limit_reached",
+        Fault.LIMIT,
+        Effect.LIMITED,
+        ("usage_limit_reached", "insufficient_quota", "usage_not_included"),
+        (),
+        "limited until resets_at; soft and portable session turns move on",
+        unnamed_seconds=LONGEST_COOLDOWN_SECONDS,
+    ),
+    ErrorRow(
+        "rate_limit_exceeded",
+        Fault.LIMIT,
+        Effect.LIMITED,
+        ("rate_limit_exceeded",),
+        (),
+        "limited until Retry-After or resets_at; soft and portable session turns move on",
+        unnamed_seconds=RATE_LIMIT_COOLDOWN_SECONDS,
+    ),
+    ErrorRow(
+        "model_unavailable",
+        Fault.MODEL,
+        Effect.NEUTRAL,
+        ("model_not_found", "model_not_available", "unsupported_model"),
+        (),
+        "another account; the upstream's own error if there is none",
+    ),
+    ErrorRow(
+        "credentials_rejected",
+        Fault.CREDENTIAL,
+        Effect.LOGIN,
+        ("token_expired", "invalid_api_key", "token_invalidated", "token_revoked"),
+        (401,),
+        "the account needs a login; soft and portable session turns move on",
+    ),
+    ErrorRow(
+        "upstream_overloaded",
+        Fault.UPSTREAM,
+        Effect.NEUTRAL,
+        ("overloaded", "server_is_overloaded", "slow_down", "server_error"),
+        (500, 502, 503, 504),
+        "at a dial the next account, hard turns their owner twice; as a frame one replay",
+    ),
+    ErrorRow(
+        "rate_limit_exceeded",
+        Fault.LIMIT,
+        Effect.LIMITED,
+        (),
+        (429,),
+        "as rate_limit_exceeded",
+        unnamed_seconds=RATE_LIMIT_COOLDOWN_SECONDS,
+    ),
+    ErrorRow(
+        "forbidden",
+        Fault.FORBIDDEN,
+        Effect.REFUSED,
+        (),
+        (403,),
+        "at a dial another account, hard turns their owner once more after 3 s; cooled",
+    ),
+    ErrorRow(
+        "no_websocket",
+        Fault.NO_WEBSOCKET,
+        Effect.NEUTRAL,
+        (),
+        (404, 426),
+        "no WebSocket at this account: another account",
+    ),
+    ErrorRow(
+        "request_rejected",
+        Fault.REQUEST,
+        Effect.NEUTRAL,
+        (),
+        (),
+        "passed on unchanged, never retried, never blamed on the account",
+    ),
+)
+"""First match wins, codes before statuses; the last row takes every other error."""
+
+DIAL_FAILED = ErrorRow(
+    "dial_failed",
+    Fault.NETWORK,
+    Effect.NEUTRAL,
+    (),
+    (),
+    "refused, DNS, TLS or timeout: blames nobody, the next account",
+)
+
+_REQUEST_REJECTED = ERRORS[-1]
+_DIAL_ONLY = frozenset({Fault.FORBIDDEN, Fault.NO_WEBSOCKET})
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Failure:
+    """An upstream's refusal: of an upgrade, or in an error frame before any response event.
+
+    Attributes:
+        row: its row of the error table.
+        status: the HTTP status; None where there was none.
+        code: the upstream's code; None if it gave none.
+        retry_at: when the upstream says that it may be tried again; None if it named no time.
+        error: the upstream's own error object, for passing on.
+        headers: the upstream's headers, names in lower case.
+    """
+
+    row: ErrorRow
+    status: int | None = None
+    code: str | None = None
+    retry_at: float | None = None
+    error: Mapping[str, object] = field(default_factory=dict)
+    headers: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def evidence(self) -> Evidence:
+        """What the account is blamed for."""
+        reason = self.code if self.code in self.row.codes and self.code else self.row.reason
+        if self.row.effect is not Effect.LIMITED:
+            return Evidence(self.row.effect, reason)
+        if self.retry_at is None:
+            return Evidence(Effect.COOLED, reason, seconds=self.row.unnamed_seconds)
+        return Evidence(Effect.LIMITED, reason, until=self.retry_at)
+
+    def __repr__(self) -> str:
+        """Show what may be logged: an upstream's message may quote the request."""
+        return f"Failure({self.row.reason!r}, status={self.status}, code={self.code!r})"
+
+
+DIAL_FAILURE = Failure(DIAL_FAILED)
+
+
+def parse(
+    status: int | None,
+    body: object,
+    headers: Mapping[str, object],
+    now: float,
+    *,
+    handshake: bool,
+) -> Failure:
+    """Turn an upstream's refusal into a failure.
+
+    Args:
+        status: the HTTP status of the upgrade, or the `status` of an error frame.
+        body: the decoded JSON body or frame; anything that is no object counts as empty.
+        headers: of the answer, or the frame's `headers`.
+        now: seconds since the epoch.
+        handshake: whether an upgrade was refused; 403, 404 and 426 mean the request's own fault
+            when they come inside an error frame.
+    """
+    error = _error_object(body)
+    lower = {name.lower(): value for name, value in headers.items()}
+    code, kind = _text(error.get("code")), _text(error.get("type"))
+    return Failure(
+        row=_row(status, (code, kind), handshake=handshake),
+        status=status,
+        code=code or kind,
+        retry_at=_retry_at(error, lower, now),
+        error=error,
+        headers=lower,
+    )
+
+
+def _row(status: int | None, names: tuple[str | None, ...], *, handshake: bool) -> ErrorRow:
+    for row in ERRORS:
+        if any(name in row.codes for name in names if name):
+            # "server_error" as a mere type goes with every 4xx that some upstreams send.
+            if row.fault is Fault.UPSTREAM and status is not None and status < 500:
+                continue
+            return row
+    for row in ERRORS:
+        if status in row.statuses and (handshake or row.fault not in _DIAL_ONLY):
+            return row
+    if handshake and status is not None:
+        return _unexpected(status)
+    return _REQUEST_REJECTED
+
+
+def _unexpected(status: int) -> ErrorRow:
+    """A refused upgrade says nothing of the request, which has not been sent yet."""
+    return next(row for row in ERRORS if row.fault is Fault.UPSTREAM) if status else DIAL_FAILED
+
+
+def _error_object(body: object) -> Mapping[str, object]:
+    if not isinstance(body, Mapping):
+        return {}
+    nested = body.get("error")
+    if isinstance(nested, Mapping):
+        return nested
+    if isinstance(nested, str):
+        return {"message": nested}
+    return {k: v for k, v in body.items() if k in ("message", "code", "param", "type")}
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _retry_at(
+    error: Mapping[str, object], headers: Mapping[str, object], now: float
+) -> float | None:
+    resets_at = _number(error.get("resets_at"))
+    if resets_at is not None and resets_at > now:
+        return resets_at
+    seconds = _number(error.get("resets_in_seconds"))
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if seconds is None and milliseconds is not None:
+        seconds = milliseconds / 1000
+    if seconds is None:
+        seconds = _retry_after(headers.get("retry-after"), now)
+    if seconds is None:
+        seconds = _try_again_in(_text(error.get("message")) or "")
+    return now + seconds if seconds is not None and seconds > 0 else None
+
+
+def _retry_after(value: object, now: float) -> float | None:
+    """Seconds or an HTTP-date (RFC 9110 section 10.2.3)."""
+    seconds = _number(value)
+    if seconds is not None or not isinstance(value, str):
+        return seconds
+    try:
+        return parsedate_to_datetime(value).timestamp() - now
+    except (ValueError, OverflowError):
+        return None
+
+
+def _try_again_in(message: str) -> float | None:
+    found = _TRY_AGAIN.search(message)
+    if found is None:
+        return None
+    return float(found[1]) * _UNITS.get(found[2].lower(), 1.0)
+
+
+def _number(value: object) -> float | None:
+    """Return a finite, sane number from JSON or a header; None otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if 0 <= number < 1e12 else None

@@ -1,0 +1,246 @@
+"""The frame: a request body, taken apart at its top level and put together for the WebSocket.
+
+Values are kept as the client wrote them, byte for byte: numbers, key order and unknown fields
+reach the upstream unchanged. Only the members that exist for HTTP alone are left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from json.decoder import JSONDecodeError, JSONDecoder, scanstring
+from typing import Any, NoReturn
+
+HTTP_ONLY_MEMBERS = ("type", "stream", "background", "background_options", "stream_id")
+"""Members of a body that never go into the frame (`type` is set, `stream` is implied)."""
+
+TERMINAL_EVENTS = frozenset(
+    {"response.completed", "response.failed", "response.incomplete", "response.done", "error"}
+)
+
+_SIDE_EFFECTS = ("mcp", "code_interpreter", "computer")
+_SPACE = " \t\n\r"
+
+
+class InvalidBody(ValueError):
+    """A body that cannot become a frame.
+
+    Attributes:
+        param: the member that is at fault; None if it is the whole.
+        code: the error code that the client sees.
+    """
+
+    def __init__(self, message: str, *, param: str | None = None, code: str = "invalid_request"):
+        super().__init__(message)
+        self.param = param
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Member:
+    """One top-level member of a body: its value, and its text as the client wrote it."""
+
+    value: Any
+    raw: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Body:
+    """A request body.
+
+    Attributes:
+        members: by name, in the client's order.
+    """
+
+    members: Mapping[str, Member]
+
+    def get(self, name: str) -> Any:
+        """Return the value of a member; None if it is missing."""
+        member = self.members.get(name)
+        return None if member is None else member.value
+
+    def text(self, name: str) -> str | None:
+        """Return a member that must be a string; None if it is missing, null or empty.
+
+        Raises:
+            InvalidBody: it is something else.
+        """
+        value = self.get(name)
+        if value is None or value == "":
+            return None
+        if not isinstance(value, str):
+            raise InvalidBody(f"`{name}` must be a string", param=name)
+        return value
+
+    def flag(self, name: str) -> bool:
+        """Return a member that must be a boolean; False if it is missing or null.
+
+        Raises:
+            InvalidBody: it is something else.
+        """
+        value = self.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise InvalidBody(f"`{name}` must be true or false", param=name)
+        return bool(value)
+
+
+def parse_body(data: bytes) -> Body:
+    """Take a JSON request body apart.
+
+    Raises:
+        InvalidBody: it is no UTF-8, no JSON, or no object.
+    """
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        raise InvalidBody("the request body is not valid UTF-8") from None
+    try:
+        return Body(split_members(text))
+    except JSONDecodeError as exc:
+        where = f"line {exc.lineno}, column {exc.colno}"
+        raise InvalidBody(f"the request body is not valid JSON ({where})") from None
+    except RecursionError:
+        raise InvalidBody("the request body is nested too deeply") from None
+
+
+def split_members(text: str) -> dict[str, Member]:
+    """Split a JSON object into its members, each with its raw text; the last of a name wins.
+
+    Raises:
+        JSONDecodeError: `text` is not one JSON object.
+        RecursionError: it is nested too deeply.
+    """
+    members: dict[str, Member] = {}
+    at = _skip(text, 0)
+    if text[at : at + 1] != "{":
+        raise JSONDecodeError("an object is expected", text, at)
+    at = _skip(text, at + 1)
+    if text[at : at + 1] == "}":
+        _end(text, at + 1)
+        return members
+    while True:
+        if text[at : at + 1] != '"':
+            raise JSONDecodeError("a member name is expected", text, at)
+        name, at = scanstring(text, at + 1, True)  # noqa: FBT003 - the stdlib's own signature
+        at = _skip(text, at)
+        if text[at : at + 1] != ":":
+            raise JSONDecodeError("a colon is expected", text, at)
+        start = _skip(text, at + 1)
+        try:
+            value, at = _SCAN(text, start)
+        except StopIteration as exc:
+            raise JSONDecodeError("a value is expected", text, exc.value) from None
+        members[name] = Member(value, text[start:at])
+        at = _skip(text, at)
+        delimiter = text[at : at + 1]
+        if delimiter == "}":
+            _end(text, at + 1)
+            return members
+        if delimiter != ",":
+            raise JSONDecodeError("a comma is expected", text, at)
+        at = _skip(text, at + 1)
+
+
+def create_frame(body: Body, client_metadata: Mapping[str, str]) -> str:
+    """Return the `response.create` frame for `body`.
+
+    Args:
+        body: the request.
+        client_metadata: what moved from headers into the frame; a value already in the body wins.
+    """
+    parts = ['"type":"response.create"']
+    metadata = _merged_metadata(body, client_metadata)
+    for name, member in body.members.items():
+        if name in HTTP_ONLY_MEMBERS or (name == "client_metadata" and metadata is not None):
+            continue
+        parts.append(f"{json.dumps(name)}:{member.raw}")
+    if metadata is not None:
+        parts.append(f'"client_metadata":{metadata}')
+    return "{" + ",".join(parts) + "}"
+
+
+def has_side_effects(body: Body) -> bool:
+    """Whether the turn carries hosted tools with side effects, so that a replay may act twice.
+
+    mcp, code_interpreter, computer use and the hosted shell; tools also stand in
+    `additional_tools` input items and in namespaces.
+    """
+    tools = _objects(body.get("tools"))
+    for item in _objects(body.get("input")):
+        if item.get("type") == "additional_tools":
+            tools += _objects(item.get("tools"))
+    return any(_acts(tool) for tool in tools)
+
+
+def event_type(text: str) -> str:
+    """Return the `type` of an upstream event, "" if it has none.
+
+    Raises:
+        JSONDecodeError: the frame is not JSON.
+    """
+    if text.startswith('{"type":"'):
+        end = text.find('"', 9)
+        if end > 0 and "\\" not in text[9:end]:
+            return text[9:end]
+    value = json.loads(text)
+    kind = value.get("type") if isinstance(value, dict) else None
+    return kind if isinstance(kind, str) else ""
+
+
+def is_response_event(kind: str) -> bool:
+    """Whether an event shows that the upstream works on the turn.
+
+    Telemetry (`response.metadata`, `codex.*`) and unknown types never count.
+    """
+    return kind.startswith("response.") and kind != "response.metadata"
+
+
+def is_telemetry(kind: str) -> bool:
+    """Whether an event is not part of the public stream, and so is not sent to HTTP clients."""
+    return not (kind.startswith("response.") or kind in ("error", "keepalive")) or (
+        kind == "response.metadata"
+    )
+
+
+def _merged_metadata(body: Body, moved: Mapping[str, str]) -> str | None:
+    """Return the new `client_metadata`; None if the body's own goes out as it is."""
+    own = body.get("client_metadata")
+    if not moved or not (own is None or isinstance(own, dict)):
+        return None
+    return json.dumps({**moved, **(own or {})}, ensure_ascii=False, separators=(",", ":"))
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
+
+
+def _acts(tool: Mapping[str, Any]) -> bool:
+    kind = tool.get("type")
+    if not isinstance(kind, str):
+        return False
+    if kind == "namespace":
+        return any(_acts(inner) for inner in _objects(tool.get("tools")))
+    if kind == "shell":
+        environment = tool.get("environment")
+        return not (isinstance(environment, dict) and environment.get("type") == "local")
+    return kind.startswith(_SIDE_EFFECTS)
+
+
+def _skip(text: str, at: int) -> int:
+    while text[at : at + 1] in _SPACE and at < len(text):
+        at += 1
+    return at
+
+
+def _end(text: str, at: int) -> None:
+    at = _skip(text, at)
+    if at != len(text):
+        raise JSONDecodeError("nothing is expected after the object", text, at)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise JSONDecodeError(f"{name} is no JSON", name, 0)
+
+
+_SCAN = JSONDecoder(parse_constant=_no_constant).scan_once
