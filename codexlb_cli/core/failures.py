@@ -15,7 +15,9 @@ from enum import StrEnum
 from codexlb_cli.core.accounts import LONGEST_COOLDOWN_SECONDS, Effect, Evidence
 from codexlb_cli.core.client_errors import RATE_LIMIT_COOLDOWN_SECONDS
 
-_TRY_AGAIN = re.compile(r"try again in (\d+(?:\.\d+)?)\s*(ms|s|sec|seconds?|m|minutes?)\b", re.I)
+_TRY_AGAIN = re.compile(
+    r"try again in (\d+(?:\.\d+)?)\s*(ms|s|sec|seconds?|m|minutes?)\b", re.IGNORECASE
+)
 _UNITS = {"ms": 0.001, "m": 60.0, "minute": 60.0, "minutes": 60.0}
 
 
@@ -162,6 +164,7 @@ DIAL_FAILED = ErrorRow(
 )
 
 _REQUEST_REJECTED = ERRORS[-1]
+_UPSTREAM = next(row for row in ERRORS if row.fault is Fault.UPSTREAM)
 _DIAL_ONLY = frozenset({Fault.FORBIDDEN, Fault.NO_WEBSOCKET})
 
 
@@ -244,14 +247,10 @@ def _row(status: int | None, names: tuple[str | None, ...], *, handshake: bool) 
     for row in ERRORS:
         if status in row.statuses and (handshake or row.fault not in _DIAL_ONLY):
             return row
-    if handshake and status is not None:
-        return _unexpected(status)
+    # A redirect is not followed, it would carry the credentials elsewhere.
+    if status is not None and (status >= 500 or (handshake and status < 400)):
+        return _UPSTREAM
     return _REQUEST_REJECTED
-
-
-def _unexpected(status: int) -> ErrorRow:
-    """A refused upgrade says nothing of the request, which has not been sent yet."""
-    return next(row for row in ERRORS if row.fault is Fault.UPSTREAM) if status else DIAL_FAILED
 
 
 def _error_object(body: object) -> Mapping[str, object]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from json.decoder import JSONDecodeError, JSONDecoder, scanstring
+from json.decoder import JSONDecodeError, JSONDecoder
 from typing import Any, NoReturn
 
 HTTP_ONLY_MEMBERS = ("type", "stream", "background", "background_options", "stream_id")
@@ -23,7 +23,7 @@ _SIDE_EFFECTS = ("mcp", "code_interpreter", "computer")
 _SPACE = " \t\n\r"
 
 
-class InvalidBody(ValueError):
+class InvalidBodyError(ValueError):
     """A body that cannot become a frame.
 
     Attributes:
@@ -64,24 +64,24 @@ class Body:
         """Return a member that must be a string; None if it is missing, null or empty.
 
         Raises:
-            InvalidBody: it is something else.
+            InvalidBodyError: it is something else.
         """
         value = self.get(name)
         if value is None or value == "":
             return None
         if not isinstance(value, str):
-            raise InvalidBody(f"`{name}` must be a string", param=name)
+            raise InvalidBodyError(f"`{name}` must be a string", param=name)
         return value
 
     def flag(self, name: str) -> bool:
         """Return a member that must be a boolean; False if it is missing or null.
 
         Raises:
-            InvalidBody: it is something else.
+            InvalidBodyError: it is something else.
         """
         value = self.get(name)
         if value is not None and not isinstance(value, bool):
-            raise InvalidBody(f"`{name}` must be true or false", param=name)
+            raise InvalidBodyError(f"`{name}` must be true or false", param=name)
         return bool(value)
 
 
@@ -89,19 +89,19 @@ def parse_body(data: bytes) -> Body:
     """Take a JSON request body apart.
 
     Raises:
-        InvalidBody: it is no UTF-8, no JSON, or no object.
+        InvalidBodyError: it is no UTF-8, no JSON, or no object.
     """
     try:
         text = data.decode()
     except UnicodeDecodeError:
-        raise InvalidBody("the request body is not valid UTF-8") from None
+        raise InvalidBodyError("the request body is not valid UTF-8") from None
     try:
         return Body(split_members(text))
     except JSONDecodeError as exc:
         where = f"line {exc.lineno}, column {exc.colno}"
-        raise InvalidBody(f"the request body is not valid JSON ({where})") from None
+        raise InvalidBodyError(f"the request body is not valid JSON ({where})") from None
     except RecursionError:
-        raise InvalidBody("the request body is nested too deeply") from None
+        raise InvalidBodyError("the request body is nested too deeply") from None
 
 
 def split_members(text: str) -> dict[str, Member]:
@@ -122,15 +122,12 @@ def split_members(text: str) -> dict[str, Member]:
     while True:
         if text[at : at + 1] != '"':
             raise JSONDecodeError("a member name is expected", text, at)
-        name, at = scanstring(text, at + 1, True)  # noqa: FBT003 - the stdlib's own signature
+        name, at = _DECODER.raw_decode(text, at)
         at = _skip(text, at)
         if text[at : at + 1] != ":":
             raise JSONDecodeError("a colon is expected", text, at)
         start = _skip(text, at + 1)
-        try:
-            value, at = _SCAN(text, start)
-        except StopIteration as exc:
-            raise JSONDecodeError("a value is expected", text, exc.value) from None
+        value, at = _DECODER.raw_decode(text, start)
         members[name] = Member(value, text[start:at])
         at = _skip(text, at)
         delimiter = text[at : at + 1]
@@ -198,9 +195,7 @@ def is_response_event(kind: str) -> bool:
 
 def is_telemetry(kind: str) -> bool:
     """Whether an event is not part of the public stream, and so is not sent to HTTP clients."""
-    return not (kind.startswith("response.") or kind in ("error", "keepalive")) or (
-        kind == "response.metadata"
-    )
+    return not is_response_event(kind) and kind != "error"
 
 
 def _merged_metadata(body: Body, moved: Mapping[str, str]) -> str | None:
@@ -243,4 +238,4 @@ def _no_constant(name: str) -> NoReturn:
     raise JSONDecodeError(f"{name} is no JSON", name, 0)
 
 
-_SCAN = JSONDecoder(parse_constant=_no_constant).scan_once
+_DECODER = JSONDecoder(parse_constant=_no_constant)

@@ -1,0 +1,181 @@
+"""Which conversation a turn belongs to, how strongly it is bound, and what its key remembers.
+
+Evidence is read from the request before the header filter. Session ids and cache keys are
+compared, never interpreted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from codexlb_cli.core.frames import Body, InvalidBodyError
+from codexlb_cli.core.headers import SESSION_NAMES, TURN_STATE_HEADER, Header
+from codexlb_cli.core.reconnect import Strength
+
+NO_REPLAY_SECONDS = 30.0
+"""A key whose last turn gave up gets no replay for this long: its client retries by itself."""
+OWNER_FAILS_TURNS = 3
+OWNER_FAILS_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What a turn is keyed by.
+
+    Attributes:
+        source: `previous_response`, `session`, `prompt_cache`, ... the evidence.
+        value: the client's value; "" for an unkeyed turn.
+    """
+
+    source: str
+    value: str
+
+    @property
+    def strength(self) -> Strength:
+        """How strongly turns of this key are bound to their owner account."""
+        return STRENGTHS[self.source]
+
+
+STRENGTHS = {
+    "previous_response": Strength.HARD,
+    "session": Strength.HARD,
+    "prompt_cache": Strength.SOFT,
+    "none": Strength.NONE,
+}
+
+UNKEYED = Key("none", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The affinity evidence of one request, strongest first.
+
+    Attributes:
+        keys: the keys that it names; never empty, `UNKEYED` if it names none.
+        conversation_key: what the outbound `session-id` is made from; None if there is nothing.
+        turn_state: the turn state that the client sent back; None if it sent none.
+        portable: whether the turn may move to another account at all.
+        anchored: whether it needs the very socket that made `previous_response_id`.
+    """
+
+    keys: tuple[Key, ...]
+    conversation_key: str | None
+    turn_state: str | None
+    portable: bool
+    anchored: bool
+
+    @property
+    def key(self) -> Key:
+        """The key that decides."""
+        return self.keys[0]
+
+
+def read_evidence(headers: Sequence[Header], body: Body) -> Evidence:
+    """Read the affinity evidence of a request.
+
+    Raises:
+        InvalidBodyError: a member that names a conversation has the wrong type.
+    """
+    previous = body.text("previous_response_id")
+    cache_key = body.text("prompt_cache_key")
+    conversation = _conversation(body)
+    session = session_key(headers)
+    keys = [
+        Key(source, value)
+        for source, value in (
+            ("previous_response", previous),
+            ("session", session),
+            ("prompt_cache", cache_key),
+        )
+        if value
+    ]
+    return Evidence(
+        keys=tuple(keys) or (UNKEYED,),
+        conversation_key=cache_key or conversation,
+        turn_state=_header(headers, TURN_STATE_HEADER),
+        portable=previous is None and conversation is None and not _pinned(body.get("input")),
+        anchored=previous is not None and body.get("store") is False,
+    )
+
+
+def session_key(headers: Sequence[Header]) -> str | None:
+    """Return the session that the headers name; None if they name none.
+
+    The first of `SESSION_NAMES`, together with thread-id: sub-agents that share a session do not
+    share a lane.
+    """
+    for name in SESSION_NAMES:
+        value = _header(headers, name)
+        if value:
+            thread = _header(headers, "thread-id")
+            return f"{value}\n{thread}" if thread else value
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """What is remembered of one key.
+
+    Attributes:
+        owner: the account that owns it; None if it has only been seen.
+        bound: whether a `response.create` was sent there: only then does a hard key stick.
+        gave_up_at: when its last turn gave up; None if that one completed.
+        failures: how many of its turns failed in a row.
+        failing_since: when the first of these failed.
+    """
+
+    owner: str | None = None
+    bound: bool = False
+    gave_up_at: float | None = None
+    failures: int = 0
+    failing_since: float | None = None
+
+    def may_replay(self, now: float) -> bool:
+        """Whether the gateway may replay a turn of this key at `now`."""
+        return self.gave_up_at is None or now - self.gave_up_at >= NO_REPLAY_SECONDS
+
+    def owner_keeps_failing(self, now: float) -> bool:
+        """Whether the owner counts as failed for this key: three turns over at least 60 s."""
+        return (
+            self.failures >= OWNER_FAILS_TURNS
+            and self.failing_since is not None
+            and now - self.failing_since >= OWNER_FAILS_SECONDS
+        )
+
+    def failed(self, now: float) -> KeyRecord:
+        """Return the record after a turn that gave up."""
+        since = now if self.failing_since is None else self.failing_since
+        return replace(self, gave_up_at=now, failures=self.failures + 1, failing_since=since)
+
+    def completed(self, account: str) -> KeyRecord:
+        """Return the record after a turn that `account` completed."""
+        return KeyRecord(owner=account, bound=True)
+
+
+def _header(headers: Sequence[Header], name: str) -> str | None:
+    return next((v.strip(" \t") for n, v in headers if n.lower() == name and v.strip(" \t")), None)
+
+
+def _conversation(body: Body) -> str | None:
+    value = body.get("conversation")
+    if isinstance(value, dict):
+        value = value.get("id")
+    if value is not None and not isinstance(value, str):
+        raise InvalidBodyError("`conversation` must be a string or an object", param="conversation")
+    return value or None
+
+
+_PINNED_TYPES = frozenset({"item_reference", "compaction"})
+
+
+def _pinned(value: Any) -> bool:
+    """Whether input items lie in an account: files, item references, compactions."""
+    if isinstance(value, list):
+        return any(_pinned(item) for item in value)
+    if not isinstance(value, dict):
+        return False
+    if value.get("type") in _PINNED_TYPES or isinstance(value.get("file_id"), str):
+        return True
+    return _pinned(value.get("content"))
