@@ -167,11 +167,16 @@ def _conversation(body: Body) -> str | None:
     return value or None
 
 
-_PINNED_TYPES = frozenset({"item_reference", "compaction"})
+_PINNED_TYPES = frozenset(
+    {
+        "item_reference", "compaction", "code_interpreter_call", "computer_call",
+        "computer_call_output", "mcp_approval_request", "mcp_approval_response",
+    }
+)  # fmt: skip
 
 
 def _pinned(value: Any) -> bool:
-    """Whether input items lie in an account: files, item references, compactions."""
+    """Whether input items lie in an account: files, references, compactions, hosted tools."""
     if isinstance(value, list):
         return any(_pinned(item) for item in value)
     if not isinstance(value, dict):

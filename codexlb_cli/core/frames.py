@@ -139,22 +139,32 @@ def split_members(text: str) -> dict[str, Member]:
         at = _skip(text, at + 1)
 
 
-def create_frame(body: Body, client_metadata: Mapping[str, str]) -> str:
+def create_frame(
+    body: Body, client_metadata: Mapping[str, str], *, drop_reasoning: bool = False
+) -> str:
     """Return the `response.create` frame for `body`.
 
     Args:
         body: the request.
         client_metadata: what moved from headers into the frame; a value already in the body wins.
+        drop_reasoning: whether encrypted reasoning is left out, because the turn moved to an
+            account that cannot read it.
     """
     parts = ['"type":"response.create"']
     metadata = _merged_metadata(body, client_metadata)
     for name, member in body.members.items():
         if name in HTTP_ONLY_MEMBERS or (name == "client_metadata" and metadata is not None):
             continue
-        parts.append(f"{json.dumps(name)}:{member.raw}")
+        raw = _without_reasoning(member.raw) if drop_reasoning and name == "input" else member.raw
+        parts.append(f"{json.dumps(name)}:{raw}")
     if metadata is not None:
         parts.append(f'"client_metadata":{metadata}')
     return "{" + ",".join(parts) + "}"
+
+
+def encrypted_reasoning(body: Body) -> int:
+    """Count the input items of encrypted reasoning: only the account that made it can read it."""
+    return sum(_is_encrypted(item) for item in _objects(body.get("input")))
 
 
 def has_side_effects(body: Body) -> bool:
@@ -204,6 +214,29 @@ def _merged_metadata(body: Body, moved: Mapping[str, str]) -> str | None:
     if not moved or not (own is None or isinstance(own, dict)):
         return None
     return json.dumps({**moved, **(own or {})}, ensure_ascii=False, separators=(",", ":"))
+
+
+def _is_encrypted(item: object) -> bool:
+    return (
+        isinstance(item, dict)
+        and item.get("type") == "reasoning"
+        and bool(item.get("encrypted_content"))
+    )
+
+
+def _without_reasoning(raw: str) -> str:
+    """Return an input array without its items of encrypted reasoning, the others untouched."""
+    if not raw.startswith("["):
+        return raw
+    kept, at = [], _skip(raw, 1)
+    while raw[at] != "]":
+        item, end = _DECODER.raw_decode(raw, at)
+        if not _is_encrypted(item):
+            kept.append(raw[at:end])
+        at = _skip(raw, end)
+        if raw[at] == ",":
+            at = _skip(raw, at + 1)
+    return "[" + ",".join(kept) + "]"
 
 
 def _objects(value: object) -> list[dict[str, Any]]:

@@ -1,0 +1,531 @@
+"""One turn, from its first dial to its last event: events in, actions out.
+
+The gateway performs the actions and reports what happens; nothing outside this file decides where
+a turn goes next. Waiting is part of a `Dial`, chance comes in as a draw, time with the pool.
+
+The promises kept here: at most one replay, only before the first response event, only where it is
+safe; each candidate is dialled once, a hard owner twice; a hard turn is sent to its owner alone,
+unless its account failed and the conversation is portable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from codexlb_cli.core.accounts import Effect, Evidence
+from codexlb_cli.core.client_errors import (
+    ClientError,
+    Shortage,
+    nobody_can_serve,
+    owner_unavailable,
+    upstream_unavailable,
+)
+from codexlb_cli.core.closes import CloseRow, HardMove, ReconnectPolicy, SoftMove
+from codexlb_cli.core.failures import Failure, Fault
+from codexlb_cli.core.reconnect import (
+    Move,
+    Outcome,
+    Phase,
+    Situation,
+    Strength,
+    after_close,
+    owner_wait,
+)
+from codexlb_cli.core.selection import Pool, first_choice, in_order_after
+
+FORBIDDEN_WAIT_SECONDS = 3.0
+"""The wait before a hard owner that refused an upgrade with 403 is dialled once more."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnFacts:
+    """What is known of a turn before it starts.
+
+    Attributes:
+        strength: of the key that decides.
+        owner: the account that owns the key, or that a parallel first turn claimed; None if none.
+        bound: whether a hard key was sent to its owner before. Until then it moves freely.
+        portable: whether a hard turn may move when its account fails.
+        replayable: False for side effects of hosted tools, and for keys that just gave up.
+        anchored: whether the turn lives on one socket only (`store: false`).
+        owner_failed: whether the owner counts as failed for this key.
+        failures: how many turns of the key failed in a row.
+        deadline: when the first event is due at the latest, seconds since the epoch.
+    """
+
+    strength: Strength = Strength.NONE
+    owner: str | None = None
+    bound: bool = False
+    portable: bool = True
+    replayable: bool = True
+    anchored: bool = False
+    owner_failed: bool = False
+    failures: int = 0
+    deadline: float = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """The turn starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A socket to the account that was dialled is ready for the frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class DialFailed:
+    """The account that was dialled could not be reached, or refused the upgrade."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An error frame came before any response event."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The socket is gone: by `row`, shown to people as `label`."""
+
+    row: CloseRow
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """No response event came in time; the socket was retired. `row` is that of a lost transport."""
+
+    row: CloseRow
+
+
+@dataclass(frozen=True, slots=True)
+class Responded:
+    """The first response event came: from here on the frame is never sent again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The terminal event came."""
+
+
+Event = Begin | Opened | DialFailed | Refused | Closed | Silent | Responded | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Wait, then get a socket to `account`: an idle one of the lane, or a new one."""
+
+    account: str
+    after_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send the turn's frame on the socket that was opened."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """Tell what was learned about an account."""
+
+    account: str
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """End the turn with an error of ours."""
+
+    error: ClientError
+
+
+@dataclass(frozen=True, slots=True)
+class PassOn:
+    """End the turn with the upstream's own error, unchanged."""
+
+    failure: Failure
+
+
+Action = Dial | Send | Blame | Answer | PassOn
+
+
+class State(Enum):
+    """Where a turn stands."""
+
+    NEW = auto()
+    DIALLING = auto()
+    SENT = auto()
+    RESPONDING = auto()
+    DONE = auto()
+
+
+_REFUSED_BY_UPSTREAM = CloseRow(
+    (),
+    "error frame: upstream failed",
+    Effect.NEUTRAL,
+    SoftMove.ANOTHER_ACCOUNT,
+    HardMove.OWNER,
+    "short",
+    "upstream_overloaded",
+)
+_SOCKET_EXPIRED = CloseRow(
+    (),
+    "error frame: this socket has expired",
+    Effect.NEUTRAL,
+    SoftMove.SAME_ACCOUNT,
+    HardMove.OWNER,
+    "none",
+    "connection_expired",
+)
+
+
+@dataclass(slots=True)
+class Turn:
+    """The state of one turn.
+
+    Attributes:
+        facts: what was known before it started.
+        policy: the configured policy.
+        account: the account that is dialled or serves; None before the first dial.
+        attempts: how many `response.create` were sent.
+        moved_from: the owner that a hard turn left because its account failed; None if none.
+        steps: what went wrong and what followed, for the request log.
+        error: what the turn ended with; None while it runs and after a terminal event.
+    """
+
+    facts: TurnFacts
+    policy: ReconnectPolicy
+    account: str | None = None
+    attempts: int = 0
+    moved_from: str | None = None
+    steps: list[str] = field(default_factory=list)
+    error: ClientError | Failure | None = None
+    state: State = State.NEW
+    _owner: str | None = None
+    _bound: bool = False
+    _queue: list[str] = field(default_factory=list)
+    _dial_failed: dict[str, int] = field(default_factory=dict)
+    _refused_until: dict[str, float] = field(default_factory=dict)
+    _refused: set[str] = field(default_factory=set)
+    _transport_failed: bool = False
+    _waited: bool = False
+
+    def __post_init__(self) -> None:
+        """Take over the owner that was known before the turn."""
+        self._owner = self.facts.owner
+        self._bound = self.facts.bound
+
+    def receive(self, event: Event, pool: Pool, *, draw: float = 1.0) -> list[Action]:
+        """Take one event and return what to do, in order.
+
+        Args:
+            event: what happened.
+            pool: the accounts as they are now, without the evidence of this event.
+            draw: a random number from 0 to 1 for the jitter of a back-off.
+
+        Raises:
+            AssertionError: the event is not possible in this state; a bug of the caller.
+        """
+        match self.state, event:
+            case State.NEW, Begin():
+                return self._begin(pool)
+            case State.DIALLING, Opened():
+                return self._opened()
+            case State.DIALLING, DialFailed(failure):
+                return self._failed_dial(failure, pool, draw)
+            case ((State.SENT | State.RESPONDING), Closed(row, label)):
+                return self._closed(row, label, pool, draw)
+            case State.SENT, Silent(row):
+                return self._silent(row, pool, draw)
+            case State.SENT, Refused(failure):
+                return self._refused_frame(failure, pool, draw)
+            case State.SENT, Responded():
+                self.state = State.RESPONDING
+                return []
+            case ((State.SENT | State.RESPONDING), Finished()):
+                self.state = State.DONE
+                return []
+        raise AssertionError(f"{type(event).__name__} is not possible when {self.state.name}")
+
+    @property
+    def phase(self) -> Phase:
+        """The turn's phase, in the words of the close table."""
+        return Phase.SENT if self.state is State.SENT else Phase.STREAMING
+
+    @property
+    def owner(self) -> str | None:
+        """The account that owns the turn's key, as far as this turn knows."""
+        return self._owner
+
+    def _begin(self, pool: Pool) -> list[Action]:
+        owner = self._owner
+        if owner is None:
+            return self._try(first_choice(pool), pool)
+        if self._is_hard and (self.facts.owner_failed or not self._owner_may_serve(pool)):
+            if self.facts.owner_failed:
+                self.steps.append(f"{owner} keeps failing")
+            return self._account_failed(owner, pool)
+        wait = owner_wait(pool, owner, self.policy)
+        if wait is None:
+            return self._try(first_choice(pool), pool)
+        others = [] if self._is_hard else [n for n in in_order_after(pool, owner) if n != owner]
+        return self._try([owner, *others], pool, wait)
+
+    @property
+    def _is_hard(self) -> bool:
+        """Whether the turn may go to its owner alone. A key that is not bound yet moves freely."""
+        return self.facts.strength is Strength.HARD and self._bound
+
+    def _owner_may_serve(self, pool: Pool) -> bool:
+        return self._owner is not None and owner_wait(pool, self._owner, self.policy) is not None
+
+    def _try(self, candidates: list[str], pool: Pool, wait: float = 0.0) -> list[Action]:
+        if not candidates:
+            return self._exhausted(pool)
+        self.account, *self._queue = candidates
+        self.state = State.DIALLING
+        return [Dial(self.account, wait)]
+
+    def _opened(self) -> list[Action]:
+        assert self.account is not None
+        self.state = State.SENT
+        self.attempts += 1
+        if self.facts.strength is Strength.HARD:
+            self._owner, self._bound = self.account, True
+        elif self.facts.strength is Strength.SOFT and self._owner is None:
+            self._owner = self.account
+        return [Send(self.attempts)]
+
+    def _failed_dial(self, failure: Failure, pool: Pool, draw: float) -> list[Action]:
+        account = self._current
+        self._dial_failed[account] = self._dial_failed.get(account, 0) + 1
+        status = f"refused with {failure.status}" if failure.status else "not reached"
+        self.steps.append(f"{account} {status}")
+        blame = self._blame(failure)
+        if failure.row.fault is Fault.REQUEST:
+            return [*blame, *self._end(failure)]
+        self._note_refusal(failure, pool)
+        if self._is_hard and account == self._owner:
+            return [*blame, *self._owner_dial_failed(failure, pool, draw)]
+        wait = self._short_wait(failure, pool)
+        if wait is not None:
+            return [*blame, Dial(account, wait)]
+        queue = [n for n in self._queue if n not in self._dial_failed and pool.usable(n)]
+        return [*blame, *self._try(queue, pool)]
+
+    def _owner_dial_failed(self, failure: Failure, pool: Pool, draw: float) -> list[Action]:
+        owner = self._current
+        fault, again = failure.row.fault, self._dial_failed[owner] < 2
+        if fault is Fault.FORBIDDEN and again:
+            return [Dial(owner, FORBIDDEN_WAIT_SECONDS)]
+        if fault in (Fault.NETWORK, Fault.UPSTREAM) and again:
+            return [Dial(owner, draw * self.policy.backoff.bound(0))]
+        if fault in (Fault.FORBIDDEN, Fault.LIMIT, Fault.CREDENTIAL):
+            wait = self._short_wait(failure, pool)
+            return [Dial(owner, wait)] if wait is not None else self._account_failed(owner, pool)
+        return self._end(self._unavailable())
+
+    def _account_failed(self, owner: str, pool: Pool) -> list[Action]:
+        """A hard turn's account failed: move, wait or fail, as configured."""
+        policy = self.policy.on_account_failure
+        if policy == "move" and self.facts.portable:
+            others = [n for n in first_choice(pool) if n != owner and n not in self._dial_failed]
+            if others:
+                self.moved_from = owner
+                self.steps.append(f"moved from {owner}")
+                self._owner, self._bound = None, False
+                return self._try(others, pool)
+            return self._exhausted(pool)
+        known = pool.standing_of(owner)
+        until = self._refused_until.get(owner) or (known.until if known else None)
+        if policy == "wait" and until is not None and until <= self.facts.deadline:
+            return self._try([owner], pool, max(0.0, until - pool.now))
+        return self._end(self._shortage([owner], owner, pool))
+
+    def _closed(self, row: CloseRow, label: str, pool: Pool, draw: float) -> list[Action]:
+        blame: list[Action] = [Blame(self._current, row.evidence)]
+        if row.evidence.effect is Effect.NEUTRAL:
+            blame = []
+        self.steps.append(label)
+        if self.facts.anchored and self.state is State.SENT:
+            return [*blame, *self._end(_anchor_lost())]
+        return [*blame, *self._follow(row, pool, draw)]
+
+    def _follow(self, row: CloseRow, pool: Pool, draw: float) -> list[Action]:
+        outcome = after_close(row, self._situation(), pool, self.policy)
+        if outcome.move is Move.GIVE_UP:
+            return self._end(self._close_error(outcome, row, pool))
+        return self._perform(outcome, pool, draw)
+
+    def _situation(self) -> Situation:
+        strength = self.facts.strength
+        if strength is Strength.HARD and not self._is_hard:
+            strength = Strength.SOFT
+        return Situation(
+            closed=self._current,
+            phase=self.phase,
+            strength=strength,
+            owner=self._owner,
+            replays=self.attempts - 1,
+            replayable=self.facts.replayable and not self.facts.anchored,
+            dial_failed=frozenset(self._dial_failed) | self._refused,
+        )
+
+    def _perform(self, outcome: Outcome, pool: Pool, draw: float) -> list[Action]:
+        account = outcome.candidates[0]
+        picked = outcome.verdicts[0]
+        self.steps.append(f"replayed on {account} ({picked.reason})")
+        # A limit's end is a fact, a back-off an upper bound.
+        limit_wait = owner_wait(pool, account, self.policy) or 0.0
+        wait = limit_wait or draw * outcome.delay_seconds
+        return self._try(list(outcome.candidates), pool, wait)
+
+    def _silent(self, row: CloseRow, pool: Pool, draw: float) -> list[Action]:
+        if self.facts.anchored:
+            self.steps.append("silent")
+            message = "the upstream sent no event in time on the socket that holds this response"
+            return self._end(ClientError("upstream_silent", message))
+        return self._closed(row, "silent", pool, draw)
+
+    def _refused_frame(self, failure: Failure, pool: Pool, draw: float) -> list[Action]:
+        blame = self._blame(failure)
+        match failure.row.fault:
+            case Fault.SOCKET | Fault.UPSTREAM:
+                self.steps.append(failure.code or str(failure.status))
+                if self.facts.anchored:
+                    return self._end(_anchor_lost())
+                row = _SOCKET_EXPIRED
+                if failure.row.fault is Fault.UPSTREAM:
+                    row = _REFUSED_BY_UPSTREAM
+                return self._follow(row, pool, draw)
+            case Fault.LIMIT | Fault.CREDENTIAL:
+                self.steps.append(failure.code or str(failure.status))
+                self._note_refusal(failure, pool)
+                return [*blame, *self._account_refused(failure, pool)]
+            case Fault.MODEL if not self._is_hard:
+                self.steps.append("model_unavailable")
+                self._refused.add(self._current)
+                return self._elsewhere(pool) or self._end(failure)
+            case _:
+                return self._end(failure)
+
+    def _account_refused(self, failure: Failure, pool: Pool) -> list[Action]:
+        """The account refused the turn: wait for it, move on, or say until when (rule 4a)."""
+        account = self._current
+        if self._may_replay:
+            wait = self._short_wait(failure, pool)
+            if wait is not None:
+                return self._replay([account], "owner", pool, wait)
+        if self._is_hard:
+            if not self._may_replay or self.facts.anchored:
+                return self._end(self._shortage([account], account, pool))
+            return self._account_failed(account, pool)
+        return self._elsewhere(pool) or self._exhausted(pool)
+
+    def _elsewhere(self, pool: Pool) -> list[Action]:
+        """Replay on another account; empty if there is none."""
+        tried = {*self._dial_failed, *self._refused, self._current}
+        others = [n for n in in_order_after(pool, self._current) if n not in tried]
+        if not others:
+            return []
+        if not self._may_replay:
+            return self._end(self._unavailable())
+        return self._replay(others, "policy", pool)
+
+    def _replay(
+        self, candidates: list[str], reason: str, pool: Pool, wait: float = 0.0
+    ) -> list[Action]:
+        self.steps.append(f"replayed on {candidates[0]} ({reason})")
+        return self._try(candidates, pool, wait)
+
+    @property
+    def _may_replay(self) -> bool:
+        safe = self.facts.replayable and not self.facts.anchored
+        return safe and self.attempts - 1 < self.policy.replays
+
+    def _short_wait(self, failure: Failure, pool: Pool) -> float | None:
+        """How long a keyed turn waits for its limited owner; None if it should not, once a turn."""
+        keyed_owner = self.facts.owner is not None and self._current == self._owner
+        settled = self.facts.strength is Strength.SOFT or self._bound
+        if failure.retry_at is None or not keyed_owner or not settled or self._waited:
+            return None
+        wait = failure.retry_at - pool.now
+        if wait > self.policy.wait_up_to:
+            return None
+        self._waited = True
+        return wait
+
+    def _note_refusal(self, failure: Failure, pool: Pool) -> None:
+        account, row = self._current, failure.row
+        if row.fault is Fault.LIMIT:
+            until = failure.retry_at or pool.now + row.unnamed_seconds
+            self._refused_until[account] = until
+        elif row.fault is not Fault.CREDENTIAL:
+            self._transport_failed = True
+        self._refused.add(account)
+
+    def _exhausted(self, pool: Pool) -> list[Action]:
+        if self._transport_failed:
+            return self._end(self._unavailable())
+        names = [account.name for account in pool.accounts]
+        owner = self.moved_from or (self._owner if self._is_hard else None)
+        return self._end(self._shortage(names, owner, pool))
+
+    def _shortage(self, names: list[str], owner: str | None, pool: Pool) -> ClientError:
+        return nobody_can_serve(Shortage(names, owner, self._refused_until), pool)
+
+    def _unavailable(self) -> ClientError:
+        return upstream_unavailable(self._told("no upstream could serve this"), self.facts.failures)
+
+    def _told(self, message: str) -> str:
+        return f"{message}: {', '.join(self.steps)}" if self.steps else message
+
+    def _close_error(self, outcome: Outcome, row: CloseRow, pool: Pool) -> ClientError:
+        match outcome.client_sees:
+            case "upstream_closed":
+                message = self._told(f"account `{self._current}` ended the response early")
+                return ClientError("upstream_closed", message, should_retry=False)
+            case "upstream_protocol_error":
+                message = self._told(f"account `{self._current}` broke the protocol")
+                return ClientError("upstream_protocol_error", message, retry_after=1)
+            case "request_too_large":
+                return ClientError("request_too_large", f"the upstream says: {row.meaning}")
+            case "upstream_unavailable":
+                return self._unavailable()
+            case "owner_unavailable":
+                return owner_unavailable(outcome.owner or self._current, pool)
+            case _:
+                hard = outcome.affinity is Strength.HARD
+                names = [self._current] if hard else [a.name for a in pool.accounts]
+                return self._shortage(names, self._current if hard else None, pool)
+
+    def _blame(self, failure: Failure) -> list[Action]:
+        if failure.evidence.effect is Effect.NEUTRAL:
+            return []
+        return [Blame(self._current, failure.evidence)]
+
+    def _end(self, error: ClientError | Failure) -> list[Action]:
+        self.state = State.DONE
+        self.error = error
+        return [PassOn(error) if isinstance(error, Failure) else Answer(error)]
+
+    @property
+    def _current(self) -> str:
+        assert self.account is not None, "no account was dialled yet"
+        return self.account
+
+
+def _anchor_lost() -> ClientError:
+    return ClientError(
+        "previous_response_not_found",
+        "the socket that held the previous response is gone; send the full input",
+        param="previous_response_id",
+    )
