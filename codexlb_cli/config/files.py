@@ -1,0 +1,67 @@
+"""Files that are replaced as a whole: one writer at a time, and never half a file on disk."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from codexlb_cli.errors import ConfigError
+
+LOCK_SECONDS = 10.0
+
+
+@contextmanager
+def locked(lock_file: Path) -> Iterator[None]:
+    """Hold a lock among the processes of this program.
+
+    Raises:
+        ConfigError: another process holds it for longer than 10 seconds, or it cannot be made.
+    """
+    try:
+        lock_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = FileLock(lock_file, timeout=LOCK_SECONDS)
+        lock.acquire()
+    except Timeout:
+        raise ConfigError(f"another process keeps `{lock_file}` locked") from None
+    except OSError as exc:
+        raise cannot_write(lock_file, exc) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def replace_file(file: Path, content: bytes, *, mode: int) -> None:
+    """Put `content` in the place of `file` in one step.
+
+    Args:
+        file: the file itself, not a link to it.
+        content: all of it.
+        mode: the permissions of the new file.
+
+    Raises:
+        OSError: it cannot be written; `file` is as it was.
+    """
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(handle, "wb") as temporary:
+            temporary.write(content)
+            temporary.flush()
+            os.fsync(temporary.fileno())
+        Path(name).chmod(mode)
+        Path(name).replace(file)
+    except BaseException:
+        with suppress(OSError):
+            Path(name).unlink()
+        raise
+
+
+def cannot_write(file: Path, exc: OSError) -> ConfigError:
+    """Return the error that says that `file` cannot be written."""
+    reason = (exc.strerror or type(exc).__name__).lower()
+    return ConfigError(f"cannot write `{file}`: {reason}")

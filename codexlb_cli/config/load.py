@@ -1,0 +1,392 @@
+"""config.toml, the environment and the command line -> one immutable value.
+
+Precedence: command line, `CODEXLB_<TABLE>_<KEY>` variable, file, default. Loading changes no file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from codexlb_cli.config import schema
+from codexlb_cli.config.scan import Scan, scan
+from codexlb_cli.core.accounts import DEFAULT_BASE_URLS, Account, CredentialRef
+from codexlb_cli.errors import CodexlbError, ConfigError, UsageError
+
+DEMO_NAMES = ("work", "home", "spare")
+DEMO_UPSTREAM_PORT = 2456
+CHECK = "codexlb config check"
+
+_Path = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value comes from.
+
+    Attributes:
+        source: `default`, `file`, `env`, `flag`, or `demo` for the built-in demo configuration.
+        name: the variable, the option or the name of the file; None where there is none.
+        line: the line of the file, from 1.
+    """
+
+    source: Literal["default", "file", "env", "flag", "demo"]
+    name: str | None = None
+    line: int | None = None
+
+
+DEFAULT = Origin("default")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that the user configured, with the defaults filled in.
+
+    Attributes:
+        accounts: the accounts, in the order of the file.
+        config_file: the file that was read, whether or not it exists; None for the demo.
+        origins: where each key's value comes from; a key that is missing here has its default.
+    """
+
+    gateway: schema.GatewayTable
+    timeouts: schema.TimeoutsTable
+    limits: schema.LimitsTable
+    lanes: schema.LanesTable
+    headers: schema.HeadersTable
+    reconnect: schema.ReconnectTable
+    affinity: schema.AffinityTable
+    accounts: tuple[Account, ...]
+    config_file: Path | None = None
+    origins: Mapping[_Path, Origin] = field(default_factory=dict)
+
+    def account(self, name: str) -> Account:
+        """Return the account of that name.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        for account in self.accounts:
+            if account.name == name:
+                return account
+        raise _no_such_account(name, self)
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A config.toml that is valid TOML: what it says, and where."""
+
+    content: dict[str, Any]
+    scan: Scan
+
+
+def load_settings(
+    config_file: Path,
+    *,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, object] | None = None,
+) -> Settings:
+    """Read the configuration; a missing file means the defaults and no accounts.
+
+    Args:
+        config_file: the user's config.toml.
+        environ: the environment.
+        overrides: values of the command line by dotted key, such as `gateway.port`.
+
+    Raises:
+        ConfigError: the file or a variable is broken; the message says where and how.
+        UsageError: an override is out of range.
+    """
+    content = read_config(config_file)
+    parsed = Parsed({}, Scan("")) if content is None else parse_config(config_file, content)
+    return _settings(parsed, config_file, environ, overrides or {})
+
+
+def demo_settings(
+    *,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, object] | None = None,
+    upstream_port: int = DEMO_UPSTREAM_PORT,
+) -> Settings:
+    """Return the built-in demo configuration: three accounts at a mock upstream on loopback."""
+    url = f"ws://127.0.0.1:{upstream_port}/v1"
+    accounts = {name: {"kind": "api_key", "base_url": url} for name in DEMO_NAMES}
+    return _settings(Parsed({"accounts": accounts}, Scan("")), None, environ, overrides or {})
+
+
+def read_config(config_file: Path) -> bytes | None:
+    """Return the bytes of the file; None if there is no such file.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        return config_file.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        reason = (exc.strerror or type(exc).__name__).lower()
+        raise ConfigError(f"cannot read `{config_file}`: {reason}") from None
+
+
+def parse_config(config_file: Path, content: bytes) -> Parsed:
+    """Read TOML.
+
+    Raises:
+        ConfigError: it is not UTF-8 or not TOML.
+    """
+    name = config_file.name
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        line = content.count(b"\n", 0, exc.start) + 1
+        raise ConfigError(f"`{name}` is not UTF-8", hint=_look_at(config_file, line)) from None
+    if text.startswith("\ufeff"):
+        raise ConfigError(
+            f"`{name}` begins with a byte order mark, which TOML does not allow",
+            hint=f"save {config_file} as UTF-8 without one",
+        )
+    try:
+        return Parsed(tomllib.loads(text), scan(text))
+    except (ValueError, RecursionError) as exc:
+        raise _not_toml(config_file, text, exc) from None
+
+
+def check_content(config_file: Path, parsed: Parsed) -> schema.Document:
+    """Validate what a file says, by itself.
+
+    Raises:
+        ConfigError: a key is unknown or a value is wrong.
+    """
+    return _validated(parsed.content, config_file, _file_origins(parsed, config_file))
+
+
+def _settings(
+    parsed: Parsed,
+    config_file: Path | None,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, object],
+) -> Settings:
+    origins = _file_origins(parsed, config_file)
+    content = {key: _copied(value) for key, value in parsed.content.items()}
+    for path, value, origin in (*_from_environment(environ), *_from_flags(overrides)):
+        table = content.setdefault(path[0], {})
+        if isinstance(table, dict):  # else the file is wrong, and validation says so
+            table[path[1]] = value
+            origins[path] = origin
+    document = _validated(content, config_file, origins)
+    accounts = tuple(_account(name, table) for name, table in document.accounts.items())
+    return Settings(
+        gateway=document.gateway,
+        timeouts=document.timeouts,
+        limits=document.limits,
+        lanes=document.lanes,
+        headers=document.headers,
+        reconnect=document.reconnect,
+        affinity=document.affinity,
+        accounts=accounts,
+        config_file=config_file,
+        origins=origins,
+    )
+
+
+def _copied(value: object) -> object:
+    return dict(value) if isinstance(value, dict) else value
+
+
+def _account(name: str, table: schema.AccountTable) -> Account:
+    if table.api_key_env is not None:
+        credential = CredentialRef("env", table.api_key_env)
+    else:
+        credential = CredentialRef("login" if table.kind == "chatgpt" else "file", name)
+    return Account(
+        name=name,
+        kind=table.kind,
+        base_url=table.base_url or DEFAULT_BASE_URLS[table.kind],
+        enabled=table.enabled,
+        organization=table.organization,
+        project=table.project,
+        credential=credential,
+    )
+
+
+# --- where values come from ------------------------------------------------------------------
+
+
+def _file_origins(parsed: Parsed, config_file: Path | None) -> dict[_Path, Origin]:
+    if config_file is None:
+        leaves = _leaves(parsed.content, ())
+        return {path: Origin("demo") for path in leaves}
+    lines = parsed.scan.lines()
+    return {path: Origin("file", config_file.name, line) for path, line in lines.items()}
+
+
+def _leaves(value: Mapping[str, Any], above: _Path) -> Iterator[_Path]:
+    for key, below in value.items():
+        if isinstance(below, dict):
+            yield from _leaves(below, (*above, key))
+        else:
+            yield (*above, key)
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[_Path, object, Origin]]:
+    known = {f"CODEXLB_{t}_{k}".upper(): (t, k, default) for t, k, default in schema.scalar_keys()}
+    tables = tuple({f"CODEXLB_{t}_".upper() for t, _, _ in schema.scalar_keys()})
+    for variable in sorted(name for name in environ if name.startswith(tables)):
+        if variable not in known:
+            close = difflib.get_close_matches(variable, known, n=1)
+            hint = f"did you mean `{close[0]}`?" if close else None
+            raise ConfigError(f"the variable `{variable}` names no key", hint=hint)
+        table, key, default = known[variable]
+        if environ[variable].strip():
+            value = _typed(environ[variable].strip(), default)
+            yield (table, key), value, Origin("env", variable)
+
+
+def _typed(text: str, default: object) -> object:
+    """Read a variable as the type of the key's default; a text that is not of it stays a text."""
+    if isinstance(default, tuple):
+        return [item.strip() for item in text.split(",") if item.strip()]
+    if isinstance(default, bool):
+        return {"true": True, "false": False}.get(text.lower(), text)
+    if isinstance(default, int | float):
+        try:
+            return type(default)(text)
+        except ValueError:
+            return text
+    return text
+
+
+def _from_flags(overrides: Mapping[str, object]) -> Iterator[tuple[_Path, object, Origin]]:
+    for dotted, value in overrides.items():
+        table, _, key = dotted.partition(".")
+        yield (table, key), value, Origin("flag", "--" + key.replace("_", "-"))
+
+
+# --- what is wrong with them -----------------------------------------------------------------
+
+
+def _validated(
+    content: Mapping[str, object], config_file: Path | None, origins: Mapping[_Path, Origin]
+) -> schema.Document:
+    try:
+        return schema.Document.model_validate(content)
+    except ValidationError as exc:
+        faults = [
+            (tuple(str(part) for part in fault["loc"]), fault["type"], fault["input"])
+            for fault in exc.errors(include_url=False, include_context=False)
+        ]
+    path, kind, value = min(faults, key=lambda fault: _line(fault[0], origins) or 0)
+    raise _fault(path, kind, value, config_file, origins)
+
+
+def _origin(path: _Path, origins: Mapping[_Path, Origin]) -> Origin:
+    """Find the origin of `path`, or of the nearest table above it that has one."""
+    for length in range(len(path), 0, -1):
+        if path[:length] in origins:
+            return origins[path[:length]]
+    return DEFAULT
+
+
+def _line(path: _Path, origins: Mapping[_Path, Origin]) -> int | None:
+    return _origin(path, origins).line
+
+
+def _fault(
+    path: _Path,
+    kind: str,
+    value: object,
+    config_file: Path | None,
+    origins: Mapping[_Path, Origin],
+) -> CodexlbError:
+    origin = _origin(path, origins)
+    if origin.source in ("env", "flag"):
+        must = schema.must_at(path)
+        message = f"`{origin.name}` must be {must.be}{_but(value, must)}"
+        return UsageError(message) if origin.source == "flag" else ConfigError(message)
+    name = config_file.name if config_file else "the demo configuration"
+    look = _look_at(config_file, origin.line) if config_file else None
+    if kind == "extra_forbidden":
+        hint = "; ".join(part for part in (_did_you_mean(path), look) if part)
+        return ConfigError(f"`{dotted(path)}` in `{name}` is not a known key", hint=hint)
+    must = schema.must_at(path)
+    if path[-1] == "[key]":
+        subject = f"the name in `{dotted(path[:-1])}`"
+        return ConfigError(f"{subject} in `{name}` must be {must.be}", hint=look)
+    if must.be == "a table" and isinstance(value, list):
+        look = f"write `[{dotted(path)}]` with single brackets; {look}"
+    subject = path[:2] if path[0] == "headers" else path  # without the place in the list
+    return ConfigError(
+        f"`{dotted(subject)}` in `{name}` must be {must.be}{_but(value, must)}", hint=look
+    )
+
+
+def _but(value: object, must: schema.Must) -> str:
+    """Say what the value is instead; the value itself only where it cannot be a secret."""
+    if isinstance(value, bool):
+        return f", not {str(value).lower()}"
+    if isinstance(value, int | float):
+        return f", not {value}"
+    if isinstance(value, str) and must.echo:
+        return f", not `{json.dumps(value[:40])[1:-1]}`"
+    kinds = {str: "a string", list: "an array", dict: "a table"}
+    if must.be.startswith(kind := kinds.get(type(value), "")) or not kind:
+        return ""
+    return "" if kind == "a string" and must.echo is False else f", not {kind}"
+
+
+def _did_you_mean(path: _Path) -> str | None:
+    *above, key = path
+    if above and above[0] == "accounts" and re.search("key|token|secret|password", key):
+        return "name a variable with `api_key_env`; keys do not belong in this file"
+    close = difflib.get_close_matches(key, schema.keys_at(tuple(above)), n=1)
+    if close:
+        return f"did you mean `{close[0]}`?"
+    elsewhere = [f"{t}.{k}" for t, k, _ in schema.scalar_keys() if k == key]
+    return f"did you mean `{elsewhere[0]}`?" if elsewhere else None
+
+
+def _look_at(config_file: Path, line: int | None) -> str:
+    where = f"line {line} of {config_file}" if line else str(config_file)
+    return f"see {where}, then: {CHECK}"
+
+
+def _not_toml(config_file: Path, text: str, exc: Exception) -> ConfigError:
+    what, place, line = str(exc), "", None
+    found = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", what, re.S)
+    if isinstance(exc, RecursionError):
+        what = "it is nested too deeply"
+    elif found:
+        what = found[1]
+        line = int(found[2]) if found[2] else text.count("\n") + 1
+        place = f" (line {line}, column {found[3]})" if found[2] else " (at its end)"
+    message = f"`{config_file.name}` is not valid TOML: {what[:1].lower()}{what[1:]}{place}"
+    return ConfigError(message, hint=_look_at(config_file, line))
+
+
+def _no_such_account(name: str, settings: Settings) -> ConfigError:
+    file = settings.config_file
+    where = f"in `{file.name}`" if file else "in the demo configuration"
+    names = [account.name for account in settings.accounts]
+    close = difflib.get_close_matches(name, names, n=1)
+    if close:
+        hint = f"did you mean `{close[0]}`?"
+    elif names:
+        hint = f"there is: {', '.join(names)}"
+    else:
+        hint = f"codexlb accounts add {json.dumps(name)[1:-1]} --api-key-env OPENAI_API_KEY"
+    return ConfigError(f"no account named `{json.dumps(name)[1:-1]}` {where}", hint=hint)
+
+
+def dotted(path: _Path) -> str:
+    """Write a path as TOML does: `accounts.work.kind`, with quotes where a key needs them."""
+    return ".".join(
+        part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else json.dumps(part) for part in path
+    )

@@ -1,0 +1,120 @@
+"""The command line, and the one place where errors become exit codes.
+
+To add a command: write `commands/NAME.py` with a function (one command) or a `typer.Typer` named
+`app` (a group), import what is heavy inside the functions, and register it below, one line each.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from codexlb_cli import __version__
+from codexlb_cli.commands import accounts
+from codexlb_cli.commands.context import CommandContext
+from codexlb_cli.console import OutputClosed
+from codexlb_cli.errors import CodexlbError, ExitStatus
+
+app = typer.Typer(
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.add_typer(accounts.app, name="accounts")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"codexlb {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def codexlb(
+    ctx: typer.Context,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Use this file instead of config.toml.")
+    ] = None,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Use the built-in demo configuration.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No warnings, hints or progress.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say more, tracebacks included.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """A local gateway for the OpenAI Responses API over several accounts of your own."""
+    context = CommandContext.of(ctx)
+    context.config, context.demo = config, demo
+    context.console.quiet, context.console.verbose = quiet, verbose
+    if ctx.invoked_subcommand is None:
+        context.console.answer(ctx.get_help())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code; nothing but a signal ends the process here.
+
+    Args:
+        argv: the arguments without the program's name; None means those of the process.
+    """
+    context = CommandContext()
+    try:
+        app(argv if argv is None else list(argv), prog_name="codexlb", obj=context)
+    except SystemExit as exc:  # how Typer ends: 0, a usage error's 2, 130 after Ctrl-C
+        if _is_closed_pipe(exc.__context__):
+            return _done_with_closed_stdout()
+        return exc.code if isinstance(exc.code, int) else ExitStatus.DONE
+    except OutputClosed:
+        return _done_with_closed_stdout()
+    except CodexlbError as exc:
+        context.console.error(str(exc), exc.hint)
+        return exc.exit_status
+    except KeyboardInterrupt:
+        return ExitStatus.INTERRUPTED
+    except Exception as exc:  # noqa: BLE001  (the last resort: ours, so say so)
+        _report_bug(context, exc)
+        return ExitStatus.INTERNAL
+    return ExitStatus.DONE
+
+
+def run() -> None:
+    """Be the program: exit with the code of the process's own command line."""
+    sys.exit(main())
+
+
+def _is_closed_pipe(exc: BaseException | None) -> bool:
+    return isinstance(exc, OSError) and exc.errno == errno.EPIPE
+
+
+def _done_with_closed_stdout() -> int:
+    """Keep the interpreter from complaining about the closed pipe when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return ExitStatus.DONE
+
+
+def _report_bug(context: CommandContext, exc: Exception) -> None:
+    """Name the exception and its place; its text could hold a secret, so only `-v` shows it."""
+    if context.console.verbose:
+        traceback.print_exception(exc, file=sys.stderr)
+    places = traceback.extract_tb(exc.__traceback__)
+    where = f" at {Path(places[-1].filename).name}:{places[-1].lineno}" if places else ""
+    context.console.error(
+        f"internal error: {type(exc).__name__}{where}",
+        "this is a bug; `codexlb -v ...` shows more to report",
+    )
