@@ -114,7 +114,30 @@ class Finished:
     """The terminal event came."""
 
 
-Event = Begin | Opened | DialFailed | Refused | Closed | Silent | Responded | Finished
+@dataclass(frozen=True, slots=True)
+class BoundElsewhere:
+    """While this turn was dialling, a parallel first turn bound the key to `owner`."""
+
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutOfTime:
+    """The time for the first event is used up, over all attempts, waiting and queueing."""
+
+
+Event = (
+    Begin
+    | Opened
+    | DialFailed
+    | Refused
+    | Closed
+    | Silent
+    | Responded
+    | Finished
+    | BoundElsewhere
+    | OutOfTime
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +270,11 @@ class Turn:
                 return self._silent(row, pool, draw)
             case State.SENT, Refused(failure):
                 return self._refused_frame(failure, pool, draw)
+            case State.DIALLING, BoundElsewhere(owner):
+                self._owner, self._bound = owner, True
+                return self._try([owner], pool)
+            case ((State.DIALLING | State.SENT), OutOfTime()):
+                return self._out_of_time()
             case State.SENT, Responded():
                 self.state = State.RESPONDING
                 return []
@@ -391,9 +419,14 @@ class Turn:
     def _silent(self, row: CloseRow, pool: Pool, draw: float) -> list[Action]:
         if self.facts.anchored:
             self.steps.append("silent")
-            message = "the upstream sent no event in time on the socket that holds this response"
-            return self._end(ClientError("upstream_silent", message))
+            return self._end(_anchor_silent())
         return self._closed(row, "silent", pool, draw)
+
+    def _out_of_time(self) -> list[Action]:
+        self.steps.append("out of time")
+        if self.facts.anchored:
+            return self._end(_anchor_silent())
+        return self._end(self._unavailable())
 
     def _refused_frame(self, failure: Failure, pool: Pool, draw: float) -> list[Action]:
         blame = self._blame(failure)
@@ -529,3 +562,8 @@ def _anchor_lost() -> ClientError:
         "the socket that held the previous response is gone; send the full input",
         param="previous_response_id",
     )
+
+
+def _anchor_silent() -> ClientError:
+    message = "the upstream sent no event in time on the socket that holds this response"
+    return ClientError("upstream_silent", message)

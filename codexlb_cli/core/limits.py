@@ -1,0 +1,37 @@
+"""Rate limits as clients read them: HTTP clients in headers, WebSocket clients in events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from codexlb_cli.core.handshake import header_text
+from codexlb_cli.core.headers import Header
+
+_WINDOW_FIELDS = (
+    ("used-percent", "used_percent"),
+    ("window-minutes", "window_minutes"),
+    ("reset-at", "reset_at"),
+)
+_CREDIT_FIELDS = ("has_credits", "unlimited", "balance")
+CODEX_LIMIT = "codex"
+
+
+def rate_limit_headers(event: Mapping[str, object]) -> list[Header]:
+    """Return a `codex.rate_limits` event as the `x-codex-*` headers that Codex reads over HTTP.
+
+    An event that names a limit other than "codex" says nothing about these windows.
+    """
+    if event.get("metered_limit_name", CODEX_LIMIT) not in (None, CODEX_LIMIT):
+        return []
+    limits = event.get("rate_limits")
+    found: list[tuple[str, object]] = []
+    if isinstance(limits, Mapping):
+        for window in ("primary", "secondary"):
+            values = limits.get(window)
+            if isinstance(values, Mapping):
+                found += [(f"x-codex-{window}-{h}", values.get(f)) for h, f in _WINDOW_FIELDS]
+    credit = event.get("credits")
+    if isinstance(credit, Mapping):
+        found += [(f"x-codex-credits-{f.replace('_', '-')}", credit.get(f)) for f in _CREDIT_FIELDS]
+    texts = ((name, header_text(value)) for name, value in found)
+    return [(name, text) for name, text in texts if text is not None]

@@ -1,0 +1,88 @@
+"""What was learned about accounts: cooldowns, limits, refused credentials; read by the CLI too."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+
+from codexlb_cli.core.accounts import FRESH, AccountState
+from codexlb_cli.errors import ConfigError
+from codexlb_cli.store.database import Write, database_path, open_for_writing, reading
+
+_UPSERT = (
+    "INSERT INTO accounts (name, state) VALUES (?, ?)"
+    " ON CONFLICT (name) DO UPDATE SET state = excluded.state"
+)
+
+
+def reset_marker(state_folder: Path) -> Path:
+    """Return the file that `accounts reset` touches, so that a running gateway notices at once."""
+    return state_folder / "reset"
+
+
+def read_states(state_folder: Path) -> dict[str, AccountState]:
+    """Return what is known of each account; {} if nothing was stored, or it cannot be read."""
+    try:
+        with reading(state_folder) as connection:
+            if connection is None:
+                return {}
+            rows = connection.execute("SELECT name, state FROM accounts").fetchall()
+    except sqlite3.Error:
+        return {}
+    return {name: _decode(text) for name, text in rows}
+
+
+def read_resets(state_folder: Path) -> dict[str, float]:
+    """Return when each account was last reset, seconds since the epoch."""
+    try:
+        with reading(state_folder) as connection:
+            if connection is None:
+                return {}
+            query = "SELECT name, reset_at FROM accounts WHERE reset_at IS NOT NULL"
+            return dict(connection.execute(query).fetchall())
+    except sqlite3.Error:
+        return {}
+
+
+def reset_account(state_folder: Path, name: str, now: float) -> None:
+    """Forget what was learned about an account, in a running gateway too.
+
+    Raises:
+        ConfigError: the database cannot be written.
+    """
+    path = database_path(state_folder)
+    try:
+        with closing(open_for_writing(path)) as connection, connection:
+            connection.execute(_UPSERT, (name, _encode(FRESH)))
+            connection.execute("UPDATE accounts SET reset_at = ? WHERE name = ?", (now, name))
+        reset_marker(state_folder).write_text(f"{now}\n")
+    except (sqlite3.Error, OSError) as exc:
+        raise ConfigError(
+            f"the state of `{name}` in `{path}` cannot be reset: {exc}",
+            hint=f"stop the gateway and remove `{path}`; it holds no credentials",
+        ) from exc
+
+
+def write_state(name: str, state: AccountState) -> Write:
+    """Return a write that stores the state of one account."""
+    text = _encode(state)
+
+    def write(connection: sqlite3.Connection) -> None:
+        connection.execute(_UPSERT, (name, text))
+
+    return write
+
+
+def _encode(state: AccountState) -> str:
+    return json.dumps(asdict(state))
+
+
+def _decode(text: str) -> AccountState:
+    try:
+        fields = json.loads(text)
+        return AccountState(**{**fields, "counted": tuple(fields.get("counted", ()))})
+    except (ValueError, TypeError, AttributeError):
+        return FRESH
