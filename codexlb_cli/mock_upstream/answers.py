@@ -1,0 +1,123 @@
+"""What a turn is answered with: an echo, a scripted text, or a tool call. Pure, no chance."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from codexlb_cli.mock_upstream.requests import TurnRequest
+    from codexlb_cli.mock_upstream.rules import TurnRule
+
+_ECHOED_CHARACTERS = 2000
+_DEFAULT_DELTAS = 8
+_FILLER = "The quick brown fox jumps over the lazy dog. "
+
+# Codex runs `exec_command` also where it lists only the custom tool `exec`.
+_COMMAND_TOOLS: dict[str, tuple[str, dict[str, object]]] = {
+    "exec_command": ("exec_command", {"cmd": "echo hello-from-tool"}),
+    "shell": ("shell", {"command": ["echo", "hello-from-tool"]}),
+    "exec": ("exec_command", {"cmd": "echo hello-from-tool"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a function: its name and its arguments as JSON text."""
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the items of a response hold.
+
+    Attributes:
+        pieces: the text, one element per delta.
+        call: a tool call, instead of a message.
+        reasoning: whether a reasoning item comes first.
+        empty: no item at all, for a warm-up.
+    """
+
+    pieces: Sequence[str] = ()
+    call: ToolCall | None = None
+    reasoning: bool = False
+    empty: bool = False
+
+
+def compose(request: TurnRequest, rule: TurnRule) -> Answer:
+    """Return the answer to a request under a rule."""
+    if request.warm_up:
+        return Answer(empty=True)
+    reasoning = rule.reasoning or request.wants_encrypted_reasoning
+    if rule.tool and not request.answers_a_tool_call():
+        call = _tool_call(request, rule)
+        if call is not None:
+            return Answer(call=call, reasoning=reasoning)
+    if rule.text is not None:
+        text = rule.text
+    elif request.answers_a_tool_call():
+        text = "The tool has answered, so this turn is done."
+    else:
+        text = f"You said: {request.last_user_text()[:_ECHOED_CHARACTERS]}"
+    return Answer(pieces=_pieces(text, rule.deltas, rule.delta_bytes), reasoning=reasoning)
+
+
+def _pieces(text: str, count: int | None, length: int | None) -> Sequence[str]:
+    if length is not None:
+        filler = (_FILLER * (length // len(_FILLER) + 1))[:length]
+        return (filler,) * (count or _DEFAULT_DELTAS)
+    if count is None:
+        return re.findall(r"\s*\S+\s*", text) or [text]
+    words = re.findall(r"\s*\S+\s*", text) or [text]
+    if len(words) < count:
+        return [*words[:-1], words[-1] + " ", *["and "] * (count - len(words) - 1), "so on"]
+    # The last piece takes what is left over, so that the text is whole.
+    return [*words[: count - 1], "".join(words[count - 1 :])]
+
+
+def _tool_call(request: TurnRequest, rule: TurnRule) -> ToolCall | None:
+    tools = {
+        name: tool
+        for tool in request.tool_definitions()
+        if isinstance(name := tool.get("name"), str)
+    }
+    if isinstance(rule.tool, str):
+        if rule.tool not in tools:
+            return None
+        return ToolCall(rule.tool, rule.arguments or _made_up_arguments(tools[rule.tool]))
+    for name, (called, arguments) in _COMMAND_TOOLS.items():
+        if name in tools:
+            return ToolCall(called, rule.arguments or json.dumps(arguments))
+    for name, tool in tools.items():
+        if tool.get("type") == "function":
+            return ToolCall(name, rule.arguments or _made_up_arguments(tool))
+    return None
+
+
+def _made_up_arguments(tool: dict[str, Any]) -> str:
+    schema = tool.get("parameters")
+    properties = schema.get("properties") if isinstance(schema, dict) else None
+    required = schema.get("required") if isinstance(schema, dict) else None
+    if not isinstance(properties, dict) or not isinstance(required, list):
+        return "{}"
+    names = (name for name in required if isinstance(name, str))
+    return json.dumps({name: _made_up_value(properties.get(name)) for name in names})
+
+
+def _made_up_value(schema: object) -> object:
+    if not isinstance(schema, dict):
+        return "mock"
+    choices = schema.get("enum")
+    if isinstance(choices, list) and choices:
+        return choices[0]
+    kind = schema.get("type")
+    made_up: dict[str, object] = {
+        "integer": 1, "number": 1, "boolean": False, "array": [], "object": {}, "null": None,
+    }  # fmt: skip
+    return made_up.get(kind, "mock") if isinstance(kind, str) else "mock"

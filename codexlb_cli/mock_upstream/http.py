@@ -1,0 +1,194 @@
+"""One HTTP exchange: a turn, the models, the recording, or an error envelope."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+from codexlb_cli.mock_upstream import wire
+from codexlb_cli.mock_upstream.answers import compose
+from codexlb_cli.mock_upstream.outlets import JsonOutlet, SseOutlet
+from codexlb_cli.mock_upstream.requests import RefusedError, invalid_request, parse_request
+from codexlb_cli.mock_upstream.rules import ErrorSpec
+from codexlb_cli.mock_upstream.script import SHORTCUTS
+from codexlb_cli.mock_upstream.state import INVALID_API_KEY
+from codexlb_cli.mock_upstream.stream import ResponseStream
+from codexlb_cli.mock_upstream.turns import TurnPerformance
+
+if TYPE_CHECKING:
+    from codexlb_cli.mock_upstream.recording import Turn
+    from codexlb_cli.mock_upstream.requests import TurnRequest
+    from codexlb_cli.mock_upstream.state import UpstreamState
+
+_MODELS = (*(name for name in SHORTCUTS if "CODE" not in name), "mock-close-1011")
+
+
+class HttpExchange:
+    """A request and its answer.
+
+    Args:
+        state: what all connections share.
+        head: the request's head.
+        incoming: the rest of it, and whether the client is still there.
+        writer: the way back.
+        socket: the connection's number.
+    """
+
+    def __init__(
+        self,
+        *,
+        state: UpstreamState,
+        head: wire.Head,
+        incoming: wire.Incoming,
+        writer: asyncio.StreamWriter,
+        socket: int,
+    ) -> None:
+        self._state = state
+        self._head = head
+        self._incoming = incoming
+        self._writer = writer
+        self._socket = socket
+
+    async def serve(self) -> bool:
+        """Answer; return whether the connection may serve another request.
+
+        Raises:
+            BadRequestError: the body is malformed or too large.
+        """
+        head = self._head
+        if "100-continue" in head.value("expect").lower():
+            self._writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        body = await self._incoming.body(head)
+        if body is None:
+            return False
+        if head.method == "GET" and head.path == "/_mock/recording":
+            return await self._answer(200, self._state.recording.document())
+        account = self._state.identify(head)
+        if account is None:
+            return await self._error(INVALID_API_KEY)
+        if head.method == "POST" and head.path.endswith("/responses"):
+            return await self._respond(account, body)
+        if head.method == "GET" and head.path.endswith("/models"):
+            return await self._answer(200, self._models())
+        unknown = f"Invalid URL ({head.method} {head.path[:200]})"
+        error = ErrorSpec(status=404, type="invalid_request_error", message=unknown)
+        return await self._error(error)
+
+    async def _respond(self, account: str, body: bytes) -> bool:
+        try:
+            request = self._parse(body)
+        except RefusedError as refused:
+            return await self._error(refused.error)
+        turn = self._state.recording.begin(
+            socket=self._socket,
+            account=account,
+            transport="http",
+            model=request.model,
+            warm_up=request.warm_up,
+        )
+        try:
+            self._state.check(account, request, None)
+        except RefusedError as refused:
+            self._state.recording.finish(turn, refused.error.label)
+            return await self._error(refused.error)
+        return await self._perform(account, request, turn)
+
+    def _parse(self, body: bytes) -> TurnRequest:
+        if self._head.value("content-encoding") not in {"", "identity"}:
+            raise invalid_request("The content encoding is not supported.")
+        try:
+            document = json.loads(body)
+        except (ValueError, RecursionError):
+            raise invalid_request("The body is not valid JSON.", code="invalid_json") from None
+        return parse_request(document, len(body))
+
+    async def _perform(self, account: str, request: TurnRequest, turn: Turn) -> bool:
+        state = self._state
+        rule = state.turn_rule(account, request)
+        turn.response_id = state.next_response_id()
+        outlet = SseOutlet(self._writer) if request.streamed else JsonOutlet(self._writer)
+
+        def ended(outcome: str) -> None:
+            if outcome == "response.completed" and request.stored and turn.response_id:
+                state.stored.remember(account, turn.response_id)
+            state.recording.finish(turn, outcome)
+
+        performance = TurnPerformance(
+            turn=turn,
+            rule=rule,
+            stream=ResponseStream(turn.response_id, account, request, compose(request, rule)),
+            outlet=outlet,
+            sleep=state.sleep,
+            ended=ended,
+        )
+        if not await self._unless_the_client_leaves(performance):
+            state.recording.finish(turn, "client left")
+            return False
+        return self._head.keeps_alive and not outlet.aborted
+
+    async def _unless_the_client_leaves(self, performance: TurnPerformance) -> bool:
+        """Perform a turn; return False if the client left before its end."""
+        performing = asyncio.create_task(performance.perform())
+        watching = asyncio.create_task(self._incoming.gone())
+        try:
+            await asyncio.wait({performing, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if not performing.done():
+                return False
+            try:
+                performing.result()
+            except ConnectionError:
+                return False
+            return True
+        finally:
+            performing.cancel()
+            watching.cancel()
+            await asyncio.gather(performing, watching, return_exceptions=True)
+
+    def _models(self) -> dict[str, object]:
+        if "client_version" in parse_qs(self._head.target.partition("?")[2]):
+            return {"models": [_codex_model(name) for name in _MODELS]}
+        models = [
+            {"id": name, "object": "model", "created": 1_780_000_000, "owned_by": "mock"}
+            for name in _MODELS
+        ]
+        return {"object": "list", "data": models}
+
+    async def _error(self, error: ErrorSpec) -> bool:
+        return await self._answer(error.status or 500, {"error": error.body})
+
+    async def _answer(self, status: int, document: object) -> bool:
+        keep = self._head.keeps_alive
+        data = wire.json_response(status, document, {}, close=not keep)
+        if self._head.method == "HEAD":
+            data = data[: data.index(b"\r\n\r\n") + 4]
+        self._writer.write(data)
+        await self._writer.drain()
+        return keep
+
+
+def _codex_model(name: str) -> dict[str, object]:
+    """A model as Codex reads it from its `/models`; the fields of its own bundled list."""
+    return {
+        "slug": name,
+        "display_name": name,
+        "description": SHORTCUTS.get(name, "closes before response.created, on every other turn"),
+        "default_reasoning_level": "medium",
+        "supported_reasoning_levels": [{"effort": "medium", "description": "medium"}],
+        "shell_type": "shell_command",
+        "visibility": "list",
+        "supported_in_api": True,
+        "priority": 1,
+        "service_tiers": [],
+        "base_instructions": "You are a mock.",
+        "context_window": 272_000,
+        "max_context_window": 272_000,
+        "truncation_policy": {"mode": "bytes", "limit": 10_000},
+        "input_modalities": ["text"],
+        "use_responses_lite": False,
+        "support_verbosity": False,
+        "default_verbosity": None,
+        "apply_patch_tool_type": None,
+        "web_search_tool_type": "text",
+    }

@@ -1,0 +1,193 @@
+"""A scriptable mock of the Responses upstream: WebSocket, and HTTP with SSE, on one port."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import time
+from typing import TYPE_CHECKING, Self
+
+from codexlb_cli.errors import ConfigError
+from codexlb_cli.mock_upstream import wire
+from codexlb_cli.mock_upstream.http import HttpExchange
+from codexlb_cli.mock_upstream.recording import Frame, Handshake, Recording, Turn
+from codexlb_cli.mock_upstream.script import Script
+from codexlb_cli.mock_upstream.state import UpstreamState
+from codexlb_cli.mock_upstream.websocket import WebSocketConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+    from types import TracebackType
+
+_BACKLOG = 1024
+
+
+class MockUpstream:
+    """A mock upstream; an async context manager that listens while entered.
+
+    Args:
+        script: what goes wrong, and how turns look; see `docs/scenarios.md`.
+        accounts: the API key of each account, by name; other keys are refused. None accepts every
+            key and names their accounts `account-1`, `account-2`, … in order of appearance.
+        strict: close with 1011 before `response.created` on sockets whose upgrade carried
+            headers of an HTTP request.
+        host: the address to listen on.
+        port: the port; 0 for any free one.
+        keep: how many handshakes, frames and turns are kept each.
+        on_turn: called with every turn when it has ended.
+        clock: the monotonic clock of the records, in seconds.
+        sleep: waits for so many seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        script: Script | None = None,
+        accounts: Mapping[str, str] | None = None,
+        strict: bool = False,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        keep: int = 10_000,
+        on_turn: Callable[[Turn], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._recording = Recording(keep=keep, on_turn=on_turn)
+        self._state = UpstreamState(
+            script=script or Script(),
+            accounts=accounts,
+            strict=strict,
+            recording=self._recording,
+            clock=clock,
+            sleep=sleep,
+        )
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+        self._websockets: set[WebSocketConnection] = set()
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return self._port
+
+    @property
+    def base_url(self) -> str:
+        """`http://127.0.0.1:PORT/v1`."""
+        return f"http://{self._host}:{self._port}/v1"
+
+    @property
+    def websocket_base_url(self) -> str:
+        """`ws://127.0.0.1:PORT/v1`."""
+        return f"ws://{self._host}:{self._port}/v1"
+
+    @property
+    def handshakes(self) -> list[Handshake]:
+        """The WebSocket upgrades, oldest first."""
+        return self._recording.handshakes
+
+    @property
+    def frames(self) -> list[Frame]:
+        """The clients' messages, oldest first."""
+        return self._recording.frames
+
+    @property
+    def turns(self) -> list[Turn]:
+        """The turns over either transport, oldest first."""
+        return self._recording.turns
+
+    @property
+    def overlaps(self) -> int:
+        """How often a turn was sent on a socket whose turn was still running."""
+        return self._recording.overlaps
+
+    async def wait_for(
+        self,
+        predicate: Callable[[MockUpstream], bool],
+        timeout: float = 10.0,  # noqa: ASYNC109
+    ) -> None:
+        """Return once `predicate(self)` holds; it is asked whenever something is recorded.
+
+        Raises:
+            TimeoutError: it did not within `timeout` seconds.
+        """
+        await self._recording.wait_for(lambda: predicate(self), timeout)
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            ConfigError: the port is in use, or the address is not ours.
+        """
+        try:
+            self._server = await asyncio.start_server(
+                self._serve, self._host, self._port, backlog=_BACKLOG
+            )
+        except OSError as error:
+            where = f"`{self._host}:{self._port}`"
+            if error.errno == errno.EADDRINUSE:
+                message = f"the mock upstream cannot listen on {where}: the port is in use"
+                raise ConfigError(message, hint="choose another one with --port") from None
+            raise ConfigError(f"the mock upstream cannot listen on {where}") from error
+        self._port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Stop listening, close every socket with 1001, and end every connection."""
+        if self._server is None:
+            return
+        self._server.close()
+        for websocket in self._websockets:
+            websocket.going_away()
+        for connection in self._connections:
+            connection.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        await self._server.wait_closed()
+        self._server = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            await self._exchange(wire.Incoming(reader), writer)
+        except wire.BadRequestError as error:
+            document = {"error": {"type": "invalid_request_error", "message": str(error)}}
+            writer.write(wire.json_response(error.status, document, {}, close=True))
+        except (ConnectionError, asyncio.CancelledError):
+            # The client has left, or `stop` ends the connection: there is nobody to tell.
+            pass
+        finally:
+            self._connections.discard(task)
+            writer.close()
+
+    async def _exchange(self, incoming: wire.Incoming, writer: asyncio.StreamWriter) -> None:
+        socket = self._state.next_socket()
+        while (head := await incoming.head()) is not None:
+            if head.path.endswith("/responses") and "websocket" in head.value("upgrade").lower():
+                websocket = WebSocketConnection(
+                    state=self._state, head=head, incoming=incoming, writer=writer, socket=socket
+                )
+                self._websockets.add(websocket)
+                try:
+                    await websocket.serve()
+                finally:
+                    self._websockets.discard(websocket)
+                return
+            exchange = HttpExchange(
+                state=self._state, head=head, incoming=incoming, writer=writer, socket=socket
+            )
+            if not await exchange.serve():
+                return

@@ -1,0 +1,123 @@
+"""What all connections of one mock share: identities, counts, memory, the recording."""
+
+from __future__ import annotations
+
+import secrets
+from itertools import count
+from typing import TYPE_CHECKING, Literal
+
+from codexlb_cli.mock_upstream.memory import StoredResponses
+from codexlb_cli.mock_upstream.requests import invalid_request
+from codexlb_cli.mock_upstream.rules import (
+    NORMAL_HANDSHAKE,
+    NORMAL_TURN,
+    ErrorSpec,
+    HandshakeRule,
+    TurnRule,
+)
+from codexlb_cli.mock_upstream.script import Occasion, decide
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from codexlb_cli.mock_upstream.recording import Recording
+    from codexlb_cli.mock_upstream.requests import TurnRequest
+    from codexlb_cli.mock_upstream.script import Script
+    from codexlb_cli.mock_upstream.wire import Head
+
+INVALID_API_KEY = ErrorSpec(
+    status=401,
+    type="invalid_request_error",
+    code="invalid_api_key",
+    message="Incorrect API key provided.",
+)
+_MOST_IDENTITIES = 1000
+
+
+class UpstreamState:
+    """The state of one mock upstream, behind its connections.
+
+    Args:
+        accounts: the key of each account; None gives every distinct key an identity of its own.
+        clock: the monotonic clock of the records, in seconds.
+        sleep: waits for so many seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        script: Script,
+        accounts: Mapping[str, str] | None,
+        strict: bool,
+        recording: Recording,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self.strict = strict
+        self.recording = recording
+        self.clock = clock
+        self.sleep = sleep
+        self.stored = StoredResponses()
+        self._script = script
+        self._open = accounts is None
+        self._names = {key: name for name, key in (accounts or {}).items()}
+        self._seen: dict[str, int] = {}
+        # Two mocks never make the same id, so an id is known only where it was made.
+        self._run = secrets.token_hex(6)
+        self._responses = count(1)
+        self._sockets = count(1)
+
+    def next_socket(self) -> int:
+        """The number of a new connection."""
+        return next(self._sockets)
+
+    def next_response_id(self) -> str:
+        """An id that no other response has."""
+        return f"resp_{self._run}{next(self._responses):012x}"
+
+    def identify(self, head: Head) -> str | None:
+        """Return the account whose key a request carries; None if it is nobody's."""
+        scheme, _, key = head.value("authorization").partition(" ")
+        key = key.strip() if scheme.lower() == "bearer" else ""
+        if not self._open:
+            return self._names.get(key)
+        if key not in self._names and len(self._names) < _MOST_IDENTITIES:
+            self._names[key] = f"account-{len(self._names) + 1}"
+        return self._names.get(key)
+
+    def handshake_rule(self, account: str) -> HandshakeRule:
+        """Decide what happens to an upgrade, and count it."""
+        rule = self._decide(Occasion("handshake", account))
+        return rule if isinstance(rule, HandshakeRule) else NORMAL_HANDSHAKE
+
+    def turn_rule(self, account: str, request: TurnRequest) -> TurnRule:
+        """Decide what happens to a turn, and count it."""
+        on: Literal["turn", "warmup"] = "warmup" if request.warm_up else "turn"
+        rule = self._decide(Occasion(on, account, request.model))
+        return rule if isinstance(rule, TurnRule) else NORMAL_TURN
+
+    def check(self, account: str, request: TurnRequest, latest: str | None) -> None:
+        """Check what a turn refers to; `latest` is the response that its socket remembers, if any.
+
+        Raises:
+            RefusedError: the previous response is unknown, or content belongs to another account.
+        """
+        previous = request.previous_response_id
+        if previous not in {None, latest} and not self.stored.knows(account, previous):
+            raise invalid_request(
+                f"Previous response with id '{previous[:200]}' not found.",
+                code="previous_response_not_found",
+                param="previous_response_id",
+            )
+        if request.foreign_encrypted_content(account):
+            raise invalid_request(
+                "The encrypted content could not be verified. Reason: it was made for another "
+                "organization.",
+                code="invalid_encrypted_content",
+            )
+
+    def _decide(self, occasion: Occasion) -> HandshakeRule | TurnRule | None:
+        decision = decide(self._script, occasion, self._seen)
+        for key in decision.counted:
+            self._seen[key] = self._seen.get(key, 0) + 1
+        return decision.rule
