@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from codexlb_cli import __version__
-from codexlb_cli.commands import accounts
+from codexlb_cli.commands import accounts, config, init
 from codexlb_cli.commands.context import CommandContext
 from codexlb_cli.console import OutputClosed
 from codexlb_cli.errors import CodexlbError, ExitStatus
@@ -28,7 +28,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.command()(init.init)
 app.add_typer(accounts.app, name="accounts")
+app.add_typer(config.app, name="config")
 
 
 def _print_version(wanted: bool) -> None:
@@ -40,8 +42,10 @@ def _print_version(wanted: bool) -> None:
 @app.callback(invoke_without_command=True)
 def codexlb(
     ctx: typer.Context,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Use this file instead of config.toml.")
+    *,
+    config_file: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="Use this file instead of config.toml."),
     ] = None,
     demo: Annotated[
         bool, typer.Option("--demo", help="Use the built-in demo configuration.")
@@ -52,7 +56,7 @@ def codexlb(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Say more, tracebacks included.")
     ] = False,
-    version: Annotated[
+    _version: Annotated[
         bool,
         typer.Option(
             "--version", callback=_print_version, is_eager=True, help="Print the version."
@@ -61,7 +65,7 @@ def codexlb(
 ) -> None:
     """A local gateway for the OpenAI Responses API over several accounts of your own."""
     context = CommandContext.of(ctx)
-    context.config, context.demo = config, demo
+    context.config, context.demo = config_file, demo
     context.console.quiet, context.console.verbose = quiet, verbose
     if ctx.invoked_subcommand is None:
         context.console.answer(ctx.get_help())

@@ -63,7 +63,7 @@ class CommandContext:
 
     @property
     def config_file(self) -> Path:
-        """The user's config.toml, for commands that change it.
+        """The user's config.toml, for commands that need the file.
 
         Raises:
             ConfigError: this is the demo, whose configuration is built in.
@@ -71,8 +71,8 @@ class CommandContext:
         file = self.places.config_file
         if file is None:
             raise ConfigError(
-                "the demo configuration is built in and cannot be changed",
-                hint="leave out `--demo` to change your own",
+                "the demo configuration is built in: there is no file to read or change",
+                hint="leave out `--demo` for your own",
             )
         return file
 

@@ -6,44 +6,31 @@ Precedence: command line, `CODEXLB_<TABLE>_<KEY>` variable, file, default. Loadi
 from __future__ import annotations
 
 import difflib
-import json
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
 from codexlb_cli.config import schema
+from codexlb_cli.config.faults import (
+    DEFAULT,
+    KeyPath,
+    Origin,
+    invalid,
+    look_at,
+    no_such_account,
+    not_toml,
+    origin_of,
+)
 from codexlb_cli.config.scan import Scan, scan
 from codexlb_cli.core.accounts import DEFAULT_BASE_URLS, Account, CredentialRef
-from codexlb_cli.errors import CodexlbError, ConfigError, UsageError
+from codexlb_cli.errors import ConfigError
 
 DEMO_NAMES = ("work", "home", "spare")
 DEMO_UPSTREAM_PORT = 2456
-CHECK = "codexlb config check"
-
-_Path = tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a value comes from.
-
-    Attributes:
-        source: `default`, `file`, `env`, `flag`, or `demo` for the built-in demo configuration.
-        name: the variable, the option or the name of the file; None where there is none.
-        line: the line of the file, from 1.
-    """
-
-    source: Literal["default", "file", "env", "flag", "demo"]
-    name: str | None = None
-    line: int | None = None
-
-
-DEFAULT = Origin("default")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +52,11 @@ class Settings:
     affinity: schema.AffinityTable
     accounts: tuple[Account, ...]
     config_file: Path | None = None
-    origins: Mapping[_Path, Origin] = field(default_factory=dict)
+    origins: Mapping[KeyPath, Origin] = field(default_factory=dict)
+
+    def origin(self, path: KeyPath) -> Origin:
+        """Return where the value of a key comes from."""
+        return self.origins.get(path, DEFAULT)
 
     def account(self, name: str) -> Account:
         """Return the account of that name.
@@ -76,7 +67,7 @@ class Settings:
         for account in self.accounts:
             if account.name == name:
                 return account
-        raise _no_such_account(name, self)
+        raise no_such_account(name, [account.name for account in self.accounts], self.config_file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +138,7 @@ def parse_config(config_file: Path, content: bytes) -> Parsed:
         text = content.decode("utf-8")
     except UnicodeDecodeError as exc:
         line = content.count(b"\n", 0, exc.start) + 1
-        raise ConfigError(f"`{name}` is not UTF-8", hint=_look_at(config_file, line)) from None
+        raise ConfigError(f"`{name}` is not UTF-8", hint=look_at(config_file, line)) from None
     if text.startswith("\ufeff"):
         raise ConfigError(
             f"`{name}` begins with a byte order mark, which TOML does not allow",
@@ -156,7 +147,7 @@ def parse_config(config_file: Path, content: bytes) -> Parsed:
     try:
         return Parsed(tomllib.loads(text), scan(text))
     except (ValueError, RecursionError) as exc:
-        raise _not_toml(config_file, text, exc) from None
+        raise not_toml(config_file, text, exc) from None
 
 
 def check_content(config_file: Path, parsed: Parsed) -> schema.Document:
@@ -217,10 +208,7 @@ def _account(name: str, table: schema.AccountTable) -> Account:
     )
 
 
-# --- where values come from ------------------------------------------------------------------
-
-
-def _file_origins(parsed: Parsed, config_file: Path | None) -> dict[_Path, Origin]:
+def _file_origins(parsed: Parsed, config_file: Path | None) -> dict[KeyPath, Origin]:
     if config_file is None:
         leaves = _leaves(parsed.content, ())
         return {path: Origin("demo") for path in leaves}
@@ -228,7 +216,7 @@ def _file_origins(parsed: Parsed, config_file: Path | None) -> dict[_Path, Origi
     return {path: Origin("file", config_file.name, line) for path, line in lines.items()}
 
 
-def _leaves(value: Mapping[str, Any], above: _Path) -> Iterator[_Path]:
+def _leaves(value: Mapping[str, Any], above: KeyPath) -> Iterator[KeyPath]:
     for key, below in value.items():
         if isinstance(below, dict):
             yield from _leaves(below, (*above, key))
@@ -236,7 +224,7 @@ def _leaves(value: Mapping[str, Any], above: _Path) -> Iterator[_Path]:
             yield (*above, key)
 
 
-def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[_Path, object, Origin]]:
+def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[KeyPath, object, Origin]]:
     known = {f"CODEXLB_{t}_{k}".upper(): (t, k, default) for t, k, default in schema.scalar_keys()}
     tables = tuple({f"CODEXLB_{t}_".upper() for t, _, _ in schema.scalar_keys()})
     for variable in sorted(name for name in environ if name.startswith(tables)):
@@ -264,17 +252,14 @@ def _typed(text: str, default: object) -> object:
     return text
 
 
-def _from_flags(overrides: Mapping[str, object]) -> Iterator[tuple[_Path, object, Origin]]:
+def _from_flags(overrides: Mapping[str, object]) -> Iterator[tuple[KeyPath, object, Origin]]:
     for dotted, value in overrides.items():
         table, _, key = dotted.partition(".")
         yield (table, key), value, Origin("flag", "--" + key.replace("_", "-"))
 
 
-# --- what is wrong with them -----------------------------------------------------------------
-
-
 def _validated(
-    content: Mapping[str, object], config_file: Path | None, origins: Mapping[_Path, Origin]
+    content: Mapping[str, object], config_file: Path | None, origins: Mapping[KeyPath, Origin]
 ) -> schema.Document:
     try:
         return schema.Document.model_validate(content)
@@ -283,110 +268,5 @@ def _validated(
             (tuple(str(part) for part in fault["loc"]), fault["type"], fault["input"])
             for fault in exc.errors(include_url=False, include_context=False)
         ]
-    path, kind, value = min(faults, key=lambda fault: _line(fault[0], origins) or 0)
-    raise _fault(path, kind, value, config_file, origins)
-
-
-def _origin(path: _Path, origins: Mapping[_Path, Origin]) -> Origin:
-    """Find the origin of `path`, or of the nearest table above it that has one."""
-    for length in range(len(path), 0, -1):
-        if path[:length] in origins:
-            return origins[path[:length]]
-    return DEFAULT
-
-
-def _line(path: _Path, origins: Mapping[_Path, Origin]) -> int | None:
-    return _origin(path, origins).line
-
-
-def _fault(
-    path: _Path,
-    kind: str,
-    value: object,
-    config_file: Path | None,
-    origins: Mapping[_Path, Origin],
-) -> CodexlbError:
-    origin = _origin(path, origins)
-    if origin.source in ("env", "flag"):
-        must = schema.must_at(path)
-        message = f"`{origin.name}` must be {must.be}{_but(value, must)}"
-        return UsageError(message) if origin.source == "flag" else ConfigError(message)
-    name = config_file.name if config_file else "the demo configuration"
-    look = _look_at(config_file, origin.line) if config_file else None
-    if kind == "extra_forbidden":
-        hint = "; ".join(part for part in (_did_you_mean(path), look) if part)
-        return ConfigError(f"`{dotted(path)}` in `{name}` is not a known key", hint=hint)
-    must = schema.must_at(path)
-    if path[-1] == "[key]":
-        subject = f"the name in `{dotted(path[:-1])}`"
-        return ConfigError(f"{subject} in `{name}` must be {must.be}", hint=look)
-    if must.be == "a table" and isinstance(value, list):
-        look = f"write `[{dotted(path)}]` with single brackets; {look}"
-    subject = path[:2] if path[0] == "headers" else path  # without the place in the list
-    return ConfigError(
-        f"`{dotted(subject)}` in `{name}` must be {must.be}{_but(value, must)}", hint=look
-    )
-
-
-def _but(value: object, must: schema.Must) -> str:
-    """Say what the value is instead; the value itself only where it cannot be a secret."""
-    if isinstance(value, bool):
-        return f", not {str(value).lower()}"
-    if isinstance(value, int | float):
-        return f", not {value}"
-    if isinstance(value, str) and must.echo:
-        return f", not `{json.dumps(value[:40])[1:-1]}`"
-    kinds = {str: "a string", list: "an array", dict: "a table"}
-    if must.be.startswith(kind := kinds.get(type(value), "")) or not kind:
-        return ""
-    return "" if kind == "a string" and must.echo is False else f", not {kind}"
-
-
-def _did_you_mean(path: _Path) -> str | None:
-    *above, key = path
-    if above and above[0] == "accounts" and re.search("key|token|secret|password", key):
-        return "name a variable with `api_key_env`; keys do not belong in this file"
-    close = difflib.get_close_matches(key, schema.keys_at(tuple(above)), n=1)
-    if close:
-        return f"did you mean `{close[0]}`?"
-    elsewhere = [f"{t}.{k}" for t, k, _ in schema.scalar_keys() if k == key]
-    return f"did you mean `{elsewhere[0]}`?" if elsewhere else None
-
-
-def _look_at(config_file: Path, line: int | None) -> str:
-    where = f"line {line} of {config_file}" if line else str(config_file)
-    return f"see {where}, then: {CHECK}"
-
-
-def _not_toml(config_file: Path, text: str, exc: Exception) -> ConfigError:
-    what, place, line = str(exc), "", None
-    found = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", what, re.S)
-    if isinstance(exc, RecursionError):
-        what = "it is nested too deeply"
-    elif found:
-        what = found[1]
-        line = int(found[2]) if found[2] else text.count("\n") + 1
-        place = f" (line {line}, column {found[3]})" if found[2] else " (at its end)"
-    message = f"`{config_file.name}` is not valid TOML: {what[:1].lower()}{what[1:]}{place}"
-    return ConfigError(message, hint=_look_at(config_file, line))
-
-
-def _no_such_account(name: str, settings: Settings) -> ConfigError:
-    file = settings.config_file
-    where = f"in `{file.name}`" if file else "in the demo configuration"
-    names = [account.name for account in settings.accounts]
-    close = difflib.get_close_matches(name, names, n=1)
-    if close:
-        hint = f"did you mean `{close[0]}`?"
-    elif names:
-        hint = f"there is: {', '.join(names)}"
-    else:
-        hint = f"codexlb accounts add {json.dumps(name)[1:-1]} --api-key-env OPENAI_API_KEY"
-    return ConfigError(f"no account named `{json.dumps(name)[1:-1]}` {where}", hint=hint)
-
-
-def dotted(path: _Path) -> str:
-    """Write a path as TOML does: `accounts.work.kind`, with quotes where a key needs them."""
-    return ".".join(
-        part if re.fullmatch(r"[A-Za-z0-9_-]+", part) else json.dumps(part) for part in path
-    )
+    path, kind, value = min(faults, key=lambda fault: origin_of(fault[0], origins).line or 0)
+    raise invalid(path, kind, value, config_file, origin_of(path, origins))

@@ -35,10 +35,12 @@ class Must:
     Attributes:
         be: the words.
         echo: whether an error may show the value; False where a secret could have been pasted.
+        takes: `str`, `list`, `dict`, or `float` for numbers and booleans.
     """
 
     be: str
     echo: bool = True
+    takes: type = str
 
 
 def _matching(pattern: re.Pattern[str]) -> AfterValidator:
@@ -78,20 +80,26 @@ def _close_code(key: object) -> object:
     raise ValueError("not a close code")
 
 
-Port = Annotated[int, Field(ge=1, le=65535), Must("a whole number from 1 to 65535")]
+Port = Annotated[int, Field(ge=1, le=65535), Must("a whole number from 1 to 65535", takes=float)]
 Host = Annotated[
     str, AfterValidator(_loopback), Must("a loopback address such as `127.0.0.1` or `::1`")
 ]
 Seconds = Annotated[
-    float, Field(gt=0, le=_DAY), Must("a number of seconds, more than 0 and 86400 at most")
+    float,
+    Field(gt=0, le=_DAY),
+    Must("a number of seconds, more than 0 and 86400 at most", takes=float),
 ]
 SecondsOrZero = Annotated[
-    float, Field(ge=0, le=_DAY), Must("a number of seconds, 0 or more and 86400 at most")
+    float,
+    Field(ge=0, le=_DAY),
+    Must("a number of seconds, 0 or more and 86400 at most", takes=float),
 ]
-Size = Annotated[int, Field(ge=1, le=2**32), Must("a whole number of bytes from 1 to 4294967296")]
-Count = Annotated[int, Field(ge=0, le=10_000), Must("a whole number from 0 to 10000")]
-Replays = Annotated[int, Field(ge=0, le=1), Must("0 or 1")]
-Flag = Annotated[bool, Must("true or false")]
+Size = Annotated[
+    int, Field(ge=1, le=2**32), Must("a whole number of bytes from 1 to 4294967296", takes=float)
+]
+Count = Annotated[int, Field(ge=0, le=10_000), Must("a whole number from 0 to 10000", takes=float)]
+Replays = Annotated[int, Field(ge=0, le=1), Must("0 or 1", takes=float)]
+Flag = Annotated[bool, Must("true or false", takes=float)]
 HeaderName = Annotated[
     str,
     Strict(),
@@ -100,7 +108,9 @@ HeaderName = Annotated[
     Must("the name of a header", echo=False),
 ]
 HeaderNames = Annotated[
-    tuple[HeaderName, ...], Field(strict=False), Must("a list of header names", echo=False)
+    tuple[HeaderName, ...],
+    Field(strict=False),
+    Must("an array of header names", echo=False, takes=list),
 ]
 Beta = Annotated[
     str,
@@ -209,9 +219,10 @@ class ReconnectTable(Table):
     backoff_base: SecondsOrZero = 0.25
     backoff_max: SecondsOrZero = 5.0
     replay_hosted_tools: Flag = False
-    close: Annotated[dict[CloseCode, CloseTable], Must("a table per close code")] = Field(
-        default_factory=dict
-    )
+    close: Annotated[
+        dict[CloseCode, CloseTable],
+        Must("tables such as `[reconnect.close.1011]`", echo=False, takes=dict),
+    ] = Field(default_factory=dict)
 
 
 class AffinityTable(Table):
@@ -245,7 +256,8 @@ class Document(Table):
     reconnect: ReconnectTable = ReconnectTable()
     affinity: AffinityTable = AffinityTable()
     accounts: Annotated[
-        dict[AccountName, AccountTable], Must("tables such as `[accounts.work]`", echo=False)
+        dict[AccountName, AccountTable],
+        Must("tables such as `[accounts.work]`", echo=False, takes=dict),
     ] = Field(default_factory=dict)
 
 
@@ -262,7 +274,7 @@ def scalar_keys() -> tuple[tuple[str, str, Any], ...]:
 
 def must_at(path: tuple[str, ...]) -> Must:
     """Return what the value at `path` must be; a last part `[key]` asks about the key itself."""
-    return _musts().get(_pattern(path), Must("a table", echo=False))
+    return _musts().get(_pattern(path), Must("a table", echo=False, takes=dict))
 
 
 def keys_at(path: tuple[str, ...]) -> tuple[str, ...]:
@@ -307,7 +319,7 @@ def _collect(annotation: Any, path: tuple[str, ...], found: dict[tuple[str, ...]
                 found.setdefault(path, must)
         _collect(inner[0], path, found)
     elif isinstance(annotation, type) and issubclass(annotation, Table):
-        found.setdefault(path, Must("a table", echo=False))
+        found.setdefault(path, Must("a table", echo=False, takes=dict))
         hints = get_type_hints(annotation, include_extras=True)
         for key in annotation.model_fields:
             _collect(hints[key], (*path, key), found)

@@ -105,12 +105,12 @@ class Credentials:
         """Return the account's key; None if there is none.
 
         Raises:
-            ConfigError: the key cannot be sent in a header, or the file is broken or open to others.
+            ConfigError: no header can carry the key, or the file is broken or open to others.
         """
         text = self._text(account)
         if text is None:
             return None
-        if fault := _fault(text):
+        if fault := key_fault(text):
             raise ConfigError(f"{self._where(account)} {fault}")
         return Secret(text)
 
@@ -123,7 +123,7 @@ class Credentials:
         text = self._text(account)
         where = self._where(account)
         if text is not None:
-            fault = _fault(text)
+            fault = key_fault(text)
             return f"{where} {fault}" if fault else None
         if account.credential.source == "env":
             unset = account.credential.name not in self.environ
@@ -147,7 +147,7 @@ class Credentials:
             ConfigError: the key cannot be sent in a header, or the file cannot be written, is
                 broken, or open to others.
         """
-        if fault := _fault(secret.reveal()):
+        if fault := key_fault(secret.reveal()):
             raise ConfigError(f"the key for `{name}` {fault}")
         with locked(self._lock):
             document = self._load()
@@ -252,8 +252,13 @@ def _is_sound(document: dict[str, Any]) -> bool:
     )
 
 
-def _fault(text: str) -> str | None:
-    """Say what keeps a key from being sent in a header; never what the key is."""
+def key_fault(text: str) -> str | None:
+    """Say what keeps a text from being a key that a header can carry; None if nothing does.
+
+    The words follow a subject such as "the key on stdin", and never show the text.
+    """
+    if not text:
+        return "is empty"
     if _VISIBLE.fullmatch(text) is None:
-        return "is no key: it has blanks, control characters or characters that are not ASCII"
+        return "cannot be sent: it has blanks, control characters or characters that are not ASCII"
     return None
