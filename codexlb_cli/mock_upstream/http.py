@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
@@ -18,6 +17,8 @@ from codexlb_cli.mock_upstream.stream import ResponseStream
 from codexlb_cli.mock_upstream.turns import TurnPerformance
 
 if TYPE_CHECKING:
+    import asyncio
+
     from codexlb_cli.mock_upstream.recording import Turn
     from codexlb_cli.mock_upstream.requests import TurnRequest
     from codexlb_cli.mock_upstream.state import UpstreamState
@@ -107,44 +108,28 @@ class HttpExchange:
     async def _perform(self, account: str, request: TurnRequest, turn: Turn) -> bool:
         state = self._state
         rule = state.turn_rule(account, request)
-        turn.response_id = state.next_response_id()
+        answer = compose(request, rule)
+        stream = ResponseStream(state.next_response_id(), account, request, answer)
         outlet = SseOutlet(self._writer) if request.streamed else JsonOutlet(self._writer)
 
         def ended(outcome: str) -> None:
-            if outcome == "response.completed" and request.stored and turn.response_id:
-                state.stored.remember(account, turn.response_id)
+            if outcome == "response.completed" and request.stored:
+                state.stored.remember(account, stream.response_id)
             state.recording.finish(turn, outcome)
 
         performance = TurnPerformance(
             turn=turn,
             rule=rule,
-            stream=ResponseStream(turn.response_id, account, request, compose(request, rule)),
+            stream=stream,
             outlet=outlet,
             sleep=state.sleep,
             ended=ended,
         )
-        if not await self._unless_the_client_leaves(performance):
-            state.recording.finish(turn, "client left")
-            return False
-        return self._head.keeps_alive and not outlet.aborted
-
-    async def _unless_the_client_leaves(self, performance: TurnPerformance) -> bool:
-        """Perform a turn; return False if the client left before its end."""
-        performing = asyncio.create_task(performance.perform())
-        watching = asyncio.create_task(self._incoming.gone())
         try:
-            await asyncio.wait({performing, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if not performing.done():
-                return False
-            try:
-                performing.result()
-            except ConnectionError:
-                return False
-            return True
+            stayed = await self._incoming.outlasts(performance.perform())
         finally:
-            performing.cancel()
-            watching.cancel()
-            await asyncio.gather(performing, watching, return_exceptions=True)
+            state.recording.finish(turn, "client left")
+        return stayed and self._head.keeps_alive and not outlet.aborted
 
     def _models(self) -> dict[str, object]:
         if "client_version" in parse_qs(self._head.target.partition("?")[2]):

@@ -28,7 +28,7 @@ class Handshake:
         status: what was answered; None if nothing was (yet).
         violations: what strict mode holds against it; empty without strict mode.
         ended: how the socket ended: `close 1011` (ours), `client close 1000` or `client left`;
-            None while it is open.
+            None while it is open, and where it was never opened.
     """
 
     socket: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import time
 from typing import TYPE_CHECKING, Self
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _BACKLOG = 1024
+_STOP_SECONDS = 1.0
 
 
 class MockUpstream:
@@ -64,7 +66,7 @@ class MockUpstream:
             sleep=sleep,
         )
         self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._websockets: set[WebSocketConnection] = set()
 
     @property
@@ -139,9 +141,17 @@ class MockUpstream:
         self._server.close()
         for websocket in self._websockets:
             websocket.going_away()
-        for connection in self._connections:
+        connections = dict(self._connections)
+        for connection in connections:
             connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await asyncio.gather(*connections, return_exceptions=True)
+        ended = [asyncio.create_task(_closed(writer)) for writer in connections.values()]
+        if ended:
+            await asyncio.wait(ended, timeout=_STOP_SECONDS)
+            # A client that does not read what was sent would hold up the end for ever.
+            for writer in connections.values():
+                writer.transport.abort()
+            await asyncio.wait(ended)
         await self._server.wait_closed()
         self._server = None
 
@@ -160,7 +170,7 @@ class MockUpstream:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._connections.add(task)
+        self._connections[task] = writer
         try:
             await self._exchange(wire.Incoming(reader), writer)
         except wire.BadRequestError as error:
@@ -170,13 +180,13 @@ class MockUpstream:
             # The client has left, or `stop` ends the connection: there is nobody to tell.
             pass
         finally:
-            self._connections.discard(task)
+            del self._connections[task]
             writer.close()
 
     async def _exchange(self, incoming: wire.Incoming, writer: asyncio.StreamWriter) -> None:
         socket = self._state.next_socket()
         while (head := await incoming.head()) is not None:
-            if head.path.endswith("/responses") and "websocket" in head.value("upgrade").lower():
+            if head.asks_for_websocket and head.path.endswith("/responses"):
                 websocket = WebSocketConnection(
                     state=self._state, head=head, incoming=incoming, writer=writer, socket=socket
                 )
@@ -191,3 +201,8 @@ class MockUpstream:
             )
             if not await exchange.serve():
                 return
+
+
+async def _closed(writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()

@@ -97,6 +97,7 @@ class TurnPerformance:
             outlet.telemetry(rule.metadata, rule.rate_limits, stream)
         if await self._reach("before_created"):
             return
+        self.turn.response_id = stream.response_id
         for event in stream.opening():
             outlet.put(*event)
         if await self._reach("created") or await self._items():
@@ -161,6 +162,7 @@ class TurnPerformance:
         return rule.ends_turn
 
     async def _end_with(self, event: Event) -> None:
+        self.turn.response_id = self.stream.response_id
         self._outlet.put(*event)
         await self._end(event[0])
 

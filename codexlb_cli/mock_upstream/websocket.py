@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import TYPE_CHECKING
 
@@ -81,13 +82,14 @@ class WebSocketConnection:
         self._state.recording.handshake(handshake)
         if not await self._accept():
             return
-        worker = asyncio.create_task(self._perform_turns())
         try:
-            await self._receive()
+            async with asyncio.TaskGroup() as group:
+                worker = group.create_task(self._perform_turns())
+                with contextlib.suppress(ConnectionError):
+                    await self._receive()
+                worker.cancel()
         finally:
-            worker.cancel()
-            await asyncio.gather(worker, return_exceptions=True)
-            self._leave("client left")
+            self._leave()
 
     def going_away(self) -> None:
         """Say goodbye: the upstream stops."""
@@ -102,8 +104,9 @@ class WebSocketConnection:
             await self._refuse(401, wire.to_json({"error": INVALID_API_KEY.body}), {})
             return False
         rule = self._state.handshake_rule(self._account)
-        if rule.delay:
-            await self._state.sleep(rule.delay)
+        if rule.delay and not await self._incoming.outlasts(self._state.sleep(rule.delay)):
+            self._ended("client left")
+            return False
         if rule.silence:
             await self._incoming.gone()
             self._ended("client left")
@@ -148,7 +151,7 @@ class WebSocketConnection:
 
     async def _receive(self) -> None:
         protocol = self._protocol
-        while protocol.state is not State.CLOSED:
+        while True:
             data = await self._incoming.some()
             if not data:
                 return
@@ -156,29 +159,25 @@ class WebSocketConnection:
             for frame in protocol.events_received():
                 # The upgrade was read before, so that only frames come here.
                 assert isinstance(frame, protocol_frames.Frame)
-                if frame.opcode is Opcode.CLOSE:
-                    self._client_closed()
-                elif not self._closing:
+                if not self._closing:
                     await self._frame(frame)
-            if not self._answer_control_frames():
+            self._answer_control_frames()
+            if protocol.close_rcvd is not None:
                 return
 
-    def _answer_control_frames(self) -> bool:
-        """Write the library's pongs and closes; return whether to go on reading."""
-        output = self._protocol.data_to_send()
-        ours_done = self._closing and self._protocol.close_rcvd is not None
-        if not self._closing:
-            for data in output:
-                if data and not (self._outlet.ignores_pings and data[0] == wire.PONG):
-                    self._writer.write(data)
-            if self._protocol.close_sent is not None:
-                self._stop_sending(f"close {self._protocol.close_sent.code}")
-        return not (ours_done or b"" in output)
-
-    def _client_closed(self) -> None:
-        received = self._protocol.close_rcvd
-        if received is not None and not self._closing:
-            self._leave(f"client close {received.code}")
+    def _answer_control_frames(self) -> None:
+        """Write the library's pongs, its answer to a close, and its close after a violation."""
+        protocol = self._protocol
+        output = protocol.data_to_send()
+        if self._closing:
+            return
+        for data in output:
+            if data and not (self._outlet.ignores_pings and data[0] == wire.PONG):
+                self._writer.write(data)
+        if protocol.close_rcvd is not None:
+            self._stop_sending(f"client close {protocol.close_rcvd.code}")
+        elif protocol.close_sent is not None:
+            self._stop_sending(f"close {protocol.close_sent.code}")
 
     async def _frame(self, frame: protocol_frames.Frame) -> None:
         if frame.opcode is Opcode.BINARY:
@@ -271,8 +270,8 @@ class WebSocketConnection:
             await self._outlet.frame_error(refused.error, request.stream_id)
             return
         rule = state.turn_rule(self._account, request)
-        turn.response_id = state.next_response_id()
-        stream = ResponseStream(turn.response_id, self._account, request, compose(request, rule))
+        answer = compose(request, rule)
+        stream = ResponseStream(state.next_response_id(), self._account, request, answer)
         self._running = TurnPerformance(
             turn=turn,
             rule=rule,
@@ -312,20 +311,23 @@ class WebSocketConnection:
             transport.abort()
             return
         self._writer.write(wire.close_frame(code, reason))
-        # RFC 6455 section 7.1.1: the server ends TCP, after the client's close frame or soon.
-        asyncio.get_running_loop().call_later(_CLOSE_SECONDS, transport.abort)
 
-    def _leave(self, how: str) -> None:
-        """The client is gone: whatever waits or runs is over."""
-        self._stop_sending(how)
+    def _leave(self) -> None:
+        """Clear up: the socket is over, and so is whatever waits or runs."""
+        self._stop_sending("client left")
         recording = self._state.recording
         if self._running is not None:
             recording.finish(self._running.turn, "client left")
             self._running = None
         while not self._turns.empty():
-            recording.finish(self._turns.get_nowait()[1], self._handshake.ended or how)
+            recording.finish(self._turns.get_nowait()[1], self._handshake.ended or "client left")
 
     def _stop_sending(self, how: str) -> None:
+        """Send nothing after a close frame; and end TCP when the client does, or soon."""
+        if not self._closing:
+            # RFC 6455 section 7.1.1: the server closes TCP first.
+            loop = asyncio.get_running_loop()
+            loop.call_later(_CLOSE_SECONDS, self._writer.transport.abort)
         self._closing = True
         self._outlet.closed = True
         self._ended(how)

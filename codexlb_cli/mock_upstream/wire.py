@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Awaitable, Iterable, Mapping
 
 HEAD_BYTES = 128 * 1024
 BODY_BYTES = 128 * 1024 * 1024
@@ -58,6 +58,11 @@ class Head:
     def value(self, name: str) -> str:
         """The values of a header, joined as RFC 9110 section 5.3 says; empty if there is none."""
         return ", ".join(self.values(name))
+
+    @property
+    def asks_for_websocket(self) -> bool:
+        """Whether it is an upgrade to a WebSocket."""
+        return self.method == "GET" and self.value("upgrade").lower() == "websocket"
 
     @property
     def keeps_alive(self) -> bool:
@@ -130,6 +135,21 @@ class Incoming:
         if len(self._buffer) >= HEAD_BYTES:
             await asyncio.Event().wait()
 
+    async def outlasts(self, doing: Awaitable[object]) -> bool:
+        """Do something while the client is there; return False if it left, and then stop."""
+        task = asyncio.ensure_future(doing)
+        watching = asyncio.create_task(self.gone())
+        try:
+            await asyncio.wait({task, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                return False
+            await task
+            return True
+        finally:
+            task.cancel()
+            watching.cancel()
+            await asyncio.gather(task, watching, return_exceptions=True)
+
     async def some(self) -> bytes:
         """Return what arrived, at least one byte; empty once the client has left."""
         if self._buffer:
@@ -200,10 +220,12 @@ def response(
     status: int, body: bytes, headers: Mapping[str, str], *, content_type: str, close: bool
 ) -> bytes:
     """Return a whole response: head and body in one piece, as Codex needs refusals to be."""
-    lines = {"content-type": content_type, "content-length": str(len(body)), **headers}
+    given = {name.lower() for name in headers}
+    own = {"content-type": content_type, "content-length": str(len(body))}
     if close:
-        lines["connection"] = "close"
-    return response_head(status, lines.items()) + body
+        own["connection"] = "close"
+    lines = [(name, value) for name, value in own.items() if name not in given]
+    return response_head(status, [*lines, *headers.items()]) + body
 
 
 def json_response(
