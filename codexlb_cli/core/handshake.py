@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from codexlb_cli.core.accounts import Account
@@ -23,6 +23,7 @@ from codexlb_cli.core.headers import (
     HeaderOptions,
     beta_tokens,
     decide,
+    is_header_name,
 )
 
 VARIES = "(new for every socket)"
@@ -75,7 +76,7 @@ class Handshake:
     url: str
     lines: tuple[HandshakeLine, ...]
     decisions: tuple[HeaderDecision, ...]
-    client_metadata: dict[str, str]
+    client_metadata: dict[str, str] = field(repr=False)  # holds x-codex-turn-metadata
 
     @property
     def additional(self) -> tuple[HandshakeLine, ...]:
@@ -225,8 +226,8 @@ def client_headers(upstream: Iterable[tuple[str, object]]) -> list[Header]:
     """Return the headers of an upstream's answer that a client may see.
 
     An allow-list like the other direction's. Values of frames may be numbers or booleans; what is
-    no legal header is left out. The turn state is not among them: it lives for one turn, and
-    the gateway hands it out itself.
+    no legal header, by its name or its value, is left out. The turn state is not among them: it
+    lives for one turn, and the gateway hands it out itself.
     """
     kept: list[Header] = []
     for name, value in upstream:
@@ -236,7 +237,7 @@ def client_headers(upstream: Iterable[tuple[str, object]]) -> list[Header]:
         ):
             continue
         text = header_text(value)
-        if text is not None:
+        if text is not None and is_header_name(lower):
             kept.append((lower, text))
     return kept
 

@@ -257,6 +257,11 @@ class HeaderDecision:
         return f"HeaderDecision({self.name!r}, {self.action}, {self.rule!r})"
 
 
+def is_header_name(name: str) -> bool:
+    """Whether `name` is an RFC 9110 section 5.1 field name."""
+    return _TOKEN.fullmatch(name) is not None
+
+
 def check_header(name: str, value: str) -> None:
     """Refuse a header that cannot be sent.
 
@@ -264,7 +269,7 @@ def check_header(name: str, value: str) -> None:
         InvalidHeader: the name is not an RFC 9110 token, or the value holds a control character
             other than HTAB (RFC 9110 section 5.5) or a character that is not ISO-8859-1.
     """
-    if not _TOKEN.fullmatch(name):
+    if not is_header_name(name):
         raise InvalidHeader(f"`{_shown(name)}` is not a header name")
     if _CONTROL.search(value):
         raise InvalidHeader(f"the value of header `{name}` holds a control character")
