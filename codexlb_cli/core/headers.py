@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from codexlb_cli.errors import InvalidHeader
@@ -215,6 +215,9 @@ RULES: tuple[HeaderRule, ...] = (
     NOT_ALLOWED,
 )  # fmt: skip
 
+_TRACEPARENT_ALLOWED = "allowed by [headers] traceparent"
+_NAME_ALLOWED = "allowed by [headers] allow"
+
 # What a person wants to know about one name rather than about its row.
 _REASONS = {
     "host": "names the client's hop; the upstream's own is set",
@@ -300,6 +303,20 @@ def decide(
     )
 
 
+def rules_in_force(options: HeaderOptions) -> tuple[HeaderRule, ...]:
+    """Return the table with the user's changes: `decide` goes by its first row that matches."""
+    added = tuple(name for name in sorted(options.allow) if _row(name, options) is ALLOWED)
+    table: list[HeaderRule] = []
+    for row in RULES:
+        if row is TRACING and options.traceparent:
+            names, reason = ("traceparent",), _TRACEPARENT_ALLOWED
+            table.append(replace(row, names=names, action=Action.FORWARD, reason=reason))
+        if row is ALLOWED and added:
+            table.append(replace(row, names=added, reason=_NAME_ALLOWED))
+        table.append(row)
+    return tuple(table)
+
+
 def connection_nominated(inbound: Iterable[Header]) -> frozenset[str]:
     """Return the lower-case names that the Connection lines nominate (RFC 9110 section 7.6.1)."""
     return frozenset(
@@ -358,13 +375,13 @@ def _decide(
     if row is NOMINATED:
         reason = row.reason
     elif row is TRACING and lower == "traceparent" and options.traceparent:
-        action, reason = Action.FORWARD, "allowed by [headers] traceparent"
+        action, reason = Action.FORWARD, _TRACEPARENT_ALLOWED
     elif row is TURN_STATE and not turn_state_is_ours:
         action, reason = Action.DROP, "not known to come from the account that serves"
     elif row.rule == "beta_tokens" and any(_http_only(t.strip(" \t")) for t in value.split(",")):
         reason = "responses=experimental is for HTTP only"
     elif row is ALLOWED and lower in options.allow:
-        reason = "allowed by [headers] allow"
+        reason = _NAME_ALLOWED
     return HeaderDecision(name, value, action, row.rule, reason, _SOURCES.get(lower, row.source))
 
 
