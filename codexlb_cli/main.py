@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from codexlb_cli import __version__
-from codexlb_cli.commands import accounts, config, init
+from codexlb_cli.commands import accounts, config, init, inspect, simulate
 from codexlb_cli.commands.context import CommandContext
 from codexlb_cli.console import OutputClosed
 from codexlb_cli.errors import CodexlbError, ExitStatus
@@ -30,6 +30,8 @@ app = typer.Typer(
 
 app.command()(init.init)
 app.add_typer(accounts.app, name="accounts")
+app.add_typer(inspect.app, name="inspect")
+app.add_typer(simulate.app, name="simulate")
 app.add_typer(config.app, name="config")
 
 

@@ -1,0 +1,90 @@
+"""`codexlb simulate`: run the gateway's own decisions against the configured accounts."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from codexlb_cli.commands.context import CommandContext, JsonFlag
+from codexlb_cli.core.reconnect import Phase, Strength
+from codexlb_cli.errors import ConfigError, ExitStatus
+
+app = typer.Typer(help="Show what the gateway would decide; nothing is sent or changed.")
+
+
+@app.callback()
+def simulate() -> None:
+    """Show what the gateway would decide; nothing is sent or changed."""
+
+
+@app.command()
+def close(
+    ctx: typer.Context,
+    code: Annotated[
+        int,
+        typer.Argument(
+            metavar="CODE",
+            min=1000,
+            max=4999,
+            help="The close code, 1000 to 4999; 1006: the socket ended without a close frame.",
+        ),
+    ],
+    *,
+    owner: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The account whose socket closed, the owner of hard and soft turns;"
+            " default: that of an unkeyed request.",
+        ),
+    ] = None,
+    affinity: Annotated[
+        Strength | None, typer.Option(help="Only this affinity; default: all three.")
+    ] = None,
+    phase: Annotated[
+        Phase, typer.Option(help="How far the turn had come on the socket.")
+    ] = Phase.SENT,
+    replays: Annotated[
+        int, typer.Option(metavar="N", min=0, help="How often the turn was sent again already.")
+    ] = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show which accounts a reconnect would pick after a close code; exit 1 if a turn is lost."""
+    from codexlb_cli.config.policies import reconnect_policy
+    from codexlb_cli.core.selection import unkeyed_account
+    from codexlb_cli.inspect import close as report
+    from codexlb_cli.inspect.pool import offline_pool
+    from codexlb_cli.store.cooldowns import read_states
+
+    context = CommandContext.of(ctx)
+    settings = context.settings
+    if owner is not None:
+        settings.account(owner)
+    states = read_states(context.places.state_folder)
+    offline = offline_pool(settings.accounts, states, context.credentials, time.time())
+    closed = owner or unkeyed_account(offline.pool)
+    if closed is None:
+        raise ConfigError(
+            "no accounts yet, so there is nothing to simulate with",
+            hint="codexlb accounts add work --api-key-env OPENAI_API_KEY, or use the demo's:"
+            f" codexlb --demo simulate close {code}",
+        )
+    simulation = report.simulate(
+        report.Question(
+            code=code,
+            closed=closed,
+            phase=phase,
+            affinities=tuple(Strength) if affinity is None else (affinity,),
+            replays=replays,
+        ),
+        offline,
+        reconnect_policy(settings),
+    )
+    if as_json:
+        context.console.json(report.document(simulation))
+    else:
+        context.console.answer(report.text(simulation))
+    if simulation.gives_up:
+        raise typer.Exit(ExitStatus.ANSWER_IS_NO)

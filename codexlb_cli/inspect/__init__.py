@@ -1,0 +1,1 @@
+"""Explains and simulates with core's own functions; opens no socket and decides nothing."""
