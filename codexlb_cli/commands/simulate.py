@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from codexlb_cli.commands.context import CommandContext, JsonFlag
+from codexlb_cli.core.closes import FIRST_CLOSE_CODE, LAST_CLOSE_CODE
 from codexlb_cli.core.reconnect import Phase, Strength
-from codexlb_cli.errors import ConfigError, ExitStatus
+from codexlb_cli.errors import ConfigError, ExitStatus, UsageError
 
 app = typer.Typer(help="Show what the gateway would decide; nothing is sent or changed.")
 
@@ -26,8 +27,6 @@ def close(
         int,
         typer.Argument(
             metavar="CODE",
-            min=1000,
-            max=4999,
             help="The close code, 1000 to 4999; 1006: the socket ended without a close frame.",
         ),
     ],
@@ -47,7 +46,7 @@ def close(
         Phase, typer.Option(help="How far the turn had come on the socket.")
     ] = Phase.SENT,
     replays: Annotated[
-        int, typer.Option(metavar="N", min=0, help="How often the turn was sent again already.")
+        int, typer.Option(metavar="N", help="How often the turn was sent again already.")
     ] = 0,
     as_json: JsonFlag = False,
 ) -> None:
@@ -58,6 +57,13 @@ def close(
     from codexlb_cli.inspect.pool import offline_pool
     from codexlb_cli.store.cooldowns import read_states
 
+    if not FIRST_CLOSE_CODE <= code <= LAST_CLOSE_CODE:
+        raise UsageError(
+            f"a close code is {FIRST_CLOSE_CODE} to {LAST_CLOSE_CODE}, not {code}",
+            hint="1006 stands for a socket that ended without a close frame",
+        )
+    if replays < 0:
+        raise UsageError(f"`--replays` must be 0 or more, not {replays}")
     context = CommandContext.of(ctx)
     settings = context.settings
     if owner is not None:
@@ -68,8 +74,8 @@ def close(
     if closed is None:
         raise ConfigError(
             "no accounts yet, so there is nothing to simulate with",
-            hint="codexlb accounts add work --api-key-env OPENAI_API_KEY, or use the demo's:"
-            f" codexlb --demo simulate close {code}",
+            hint="codexlb accounts add work --api-key-env OPENAI_API_KEY\n"
+            f"or, with the accounts of the demo: codexlb --demo simulate close {code}",
         )
     simulation = report.simulate(
         report.Question(

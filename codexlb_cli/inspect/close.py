@@ -27,8 +27,8 @@ _WHEN = {
 # Why nothing is tried, by what the client sees.
 _WHY_NOT = {
     "upstream_closed": "a turn is never sent again once response.created has been received",
-    "upstream_protocol_error": "a close that breaks the protocol ends the turn on every account",
-    "request_too_large": "no account would take a frame of this size",
+    "upstream_protocol_error": "a protocol fault is not cured by another account",
+    "request_too_large": "every account would refuse a frame of this size",
     "upstream_unavailable": "the rules allow this turn no other attempt",
 }
 _NONE_USABLE = "none that may serve this turn can be used now"

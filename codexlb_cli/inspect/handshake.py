@@ -84,8 +84,8 @@ def text(handshake: Handshake, source: str) -> str:
     ]
     metadata = _metadata(handshake)
     if metadata:
-        room = WIDTH - 2 - min(max(map(len, metadata)), _NAME_WIDTH) - 2
-        rows = [row for pair in metadata.items() for row in broken(pair, (_NAME_WIDTH, room))]
+        name = max(map(len, metadata))  # of our own making, so none is too long
+        rows = [row for pair in metadata.items() for row in broken(pair, (name, WIDTH - name - 4))]
         parts[5:5] = [
             "CLIENT METADATA  goes into the frame of the turn, not on the handshake",
             table(("NAME", "VALUE"), rows, indent=2),

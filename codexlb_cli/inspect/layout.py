@@ -25,6 +25,11 @@ def broken(cells: Sequence[str], widths: Sequence[int]) -> list[tuple[str, ...]]
     return list(zip_longest(*columns, fillvalue=""))
 
 
-def wrapped(text: str, *, width: int = TEXT_WIDTH) -> str:
-    """Break a sentence into lines between its words."""
-    return textwrap.fill(escape(text), width, break_long_words=False, break_on_hyphens=False)
+def flowed(text: str, width: int) -> list[str]:
+    """Break a list of names or a sentence into lines, between its words only."""
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+def wrapped(text: str) -> str:
+    """Break a paragraph into lines of less than 100 columns."""
+    return "\n".join(flowed(escape(text), TEXT_WIDTH))

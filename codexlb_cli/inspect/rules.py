@@ -9,8 +9,13 @@ from codexlb_cli.console import table
 from codexlb_cli.core.closes import CloseRow, ReconnectPolicy, close_rows
 from codexlb_cli.core.failures import DIAL_FAILED, ERRORS, ErrorRow
 from codexlb_cli.core.headers import HeaderOptions, HeaderRule, rules_in_force
+from codexlb_cli.inspect.layout import flowed
 
 SCHEMA = "codexlb.inspect.rules/1"
+
+# What the columns before them leave for names and words.
+_NAMES_WIDTH = 64
+_ERRORS_WIDTH = 48
 
 
 def document(options: HeaderOptions, policy: ReconnectPolicy) -> dict[str, Any]:
@@ -81,8 +86,8 @@ def _headers_text(rules: Iterable[HeaderRule]) -> str:
     rows: list[tuple[str, str, str]] = []
     for rule in rules:
         source = f" ({rule.source})" if rule.source else ""
-        rows.append((rule.rule, rule.action.value, ", ".join(rule.names)))
-        rows.append(("", "", f"-- {rule.reason}{source}"))
+        words = [", ".join(rule.names), f"-- {rule.reason}{source}"]
+        rows += _beside((rule.rule, rule.action.value), words, _NAMES_WIDTH)
     return table(("RULE", "ACTION", "NAMES"), rows, indent=2)
 
 
@@ -90,7 +95,7 @@ def _closes_text(policy: ReconnectPolicy) -> str:
     rows = [
         (
             row.reason,
-            _account(row.account.value, row.cooldown_seconds),
+            _account(row),
             row.soft.value,
             row.hard.value,
             f"{policy.bound(row.wait):g} s",
@@ -106,13 +111,21 @@ def _errors_text() -> str:
     for row in _errors():
         named = ", ".join((*row.codes, *map(str, row.statuses))) or "every other"
         which = "no connection" if row is DIAL_FAILED else named
-        rows.append((row.reason, _account(row.effect.value, row.unnamed_seconds), which))
-        rows.append(("", "", f"-- {row.action}"))
+        seconds = f", or {row.unnamed_seconds:g} s" if row.unnamed_seconds else ""
+        words = [which, f"-- {row.action}"]
+        rows += _beside((row.reason, f"{row.effect.value}{seconds}"), words, _ERRORS_WIDTH)
     return table(("REASON", "ACCOUNT", "CODES AND STATUSES"), rows, indent=2)
 
 
-def _account(effect: str, seconds: float) -> str:
-    return f"{effect} {seconds:g} s" if seconds else effect
+def _beside(cells: tuple[str, str], words: list[str], width: int) -> list[tuple[str, str, str]]:
+    """Put texts below each other, the first one beside the cells of its row."""
+    lines = [line for text in words for line in flowed(text, width)]
+    return [(*(cells if number == 0 else ("", "")), line) for number, line in enumerate(lines)]
+
+
+def _account(row: CloseRow) -> str:
+    seconds = f" {row.cooldown_seconds:g} s" if row.cooldown_seconds else ""
+    return f"{row.account.value}{seconds}"
 
 
 def _span(low: int, high: int) -> str:
