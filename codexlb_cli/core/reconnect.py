@@ -273,7 +273,8 @@ def _go(
         move=Move.RECONNECT if account == situation.closed else Move.FAIL_OVER,
         account=account,
         replay=situation.phase is Phase.SENT,
-        delay_seconds=delay,
+        # No turn is in flight, so none waits: when the next one comes is not known.
+        delay_seconds=0.0 if situation.phase is Phase.IDLE else delay,
         reason=reason,
         client_sees=NOTHING,
         verdicts=verdicts(pool, tried, excluded),

@@ -165,7 +165,7 @@ def test_values_that_are_no_bytes_are_refused(value: str) -> None:
 
 @given(st.text(st.characters(max_codepoint=0x17F)))
 def test_a_value_is_refused_exactly_if_it_cannot_be_sent(text: str) -> None:
-    legal = all(c == "\t" or 0x20 <= ord(c) <= 0xFF and c != "\x7f" for c in text)
+    legal = all(c == "\t" or (0x20 <= ord(c) <= 0xFF and c != "\x7f") for c in text)
     if legal:
         check_header("x-a", text)
     else:
