@@ -37,6 +37,9 @@ def create_config(file: Path, content: bytes) -> None:
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise cannot_write(file, exc) from None
+    try:
         opened = file.open("xb")
     except FileExistsError:
         raise ConfigError(

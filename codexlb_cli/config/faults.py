@@ -9,7 +9,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -60,7 +60,8 @@ def invalid(
     """
     must = schema.must_at(path)
     if origin.source in ("env", "flag"):
-        message = f"`{origin.name}` must be {must.be}{_but(value, must)}"
+        text = replace(must, takes=str)  # a variable is a string, whatever it stands for
+        message = f"`{origin.name}` must be {must.be}{_but(value, text)}"
         return UsageError(message) if origin.source == "flag" else ConfigError(message)
     where = f"`{config_file.name}`" if config_file else "the demo configuration"
     look = look_at(config_file, origin.line) if config_file else ""
