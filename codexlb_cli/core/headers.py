@@ -85,7 +85,7 @@ NOMINATED = HeaderRule(
     ("(any name that a Connection line names)",),
     Action.DROP,
     "named by the client's Connection header, so it ends at this gateway",
-    "RFC 9110 7.6.1",
+    "RFC 9110 §7.6.1",
 )
 TRACING = HeaderRule(
     "tracing",
@@ -95,7 +95,7 @@ TRACING = HeaderRule(
     ),
     Action.DROP,
     "one upstream socket serves many traces; traceparent may be allowed",
-    "W3C Trace Context 4.3",
+    "W3C Trace Context §4.3",
 )  # fmt: skip
 TURN_STATE = HeaderRule(
     "turn_state",
@@ -130,14 +130,14 @@ RULES: tuple[HeaderRule, ...] = (
         ),
         Action.DROP,
         "ends at this gateway",
-        "RFC 9110 7.6.1",
+        "RFC 9110 §7.6.1",
     ),
     HeaderRule(
         "websocket_handshake",
         ("sec-websocket-*",),
         Action.DROP,
         "negotiated afresh for every socket",
-        "RFC 6455 4.1",
+        "RFC 6455 §4.1",
     ),
     HeaderRule(
         "http_framing",
@@ -147,7 +147,7 @@ RULES: tuple[HeaderRule, ...] = (
         ),
         Action.DROP,
         "describes the client's HTTP message; the upgrade has no body",
-        "RFC 9110 8",
+        "RFC 9110 §8",
     ),
     HeaderRule(
         "http_negotiation",
@@ -157,14 +157,14 @@ RULES: tuple[HeaderRule, ...] = (
         ),
         Action.DROP,
         "describes the client's HTTP hop",
-        "RFC 9110 12.5",
+        "RFC 9110 §12.5",
     ),
     HeaderRule(
         "client_credential",
         CREDENTIAL_NAMES,
         Action.DROP,
         "the account's own is set",
-        "RFC 9110 11.6.2",
+        "RFC 9110 §11.6.2",
     ),
     HeaderRule(
         "network_identity",
@@ -174,7 +174,7 @@ RULES: tuple[HeaderRule, ...] = (
         ),
         Action.DROP,
         "tells where the client is; HTTP ends here, so no Via is added either",
-        "RFC 7239 8",
+        "RFC 7239 §8",
     ),
     HeaderRule(
         "browser_metadata",
@@ -184,7 +184,7 @@ RULES: tuple[HeaderRule, ...] = (
         ),
         Action.DROP,
         "tells what a browser was doing",
-        "RFC 9110 17.9",
+        "RFC 9110 §17.9",
     ),
     TRACING,
     HeaderRule(
@@ -226,7 +226,7 @@ _REASONS = {
     "content-encoding": "describes a body; the upgrade has none",
     "cookie": "belongs between client and gateway",
 }
-_SOURCES = {"accept": "RFC 9110 12.5.1", "accept-encoding": "RFC 9110 12.5.3"}
+_SOURCES = {"accept": "RFC 9110 §12.5.1", "accept-encoding": "RFC 9110 §12.5.3"}
 
 
 @dataclass(frozen=True, slots=True)
