@@ -85,7 +85,7 @@ def _errors() -> tuple[ErrorRow, ...]:
 def _headers_text(rules: Iterable[HeaderRule]) -> str:
     rows: list[tuple[str, str, str]] = []
     for rule in rules:
-        source = f" ({rule.source})" if rule.source else ""
+        source = f" ({rule.source})".replace("\N{SECTION SIGN}", "") if rule.source else ""
         words = [", ".join(rule.names), f"-- {rule.reason}{source}"]
         rows += _beside((rule.rule, rule.action.value), words, _NAMES_WIDTH)
     return table(("RULE", "ACTION", "NAMES"), rows, indent=2)
