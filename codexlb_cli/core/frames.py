@@ -102,6 +102,9 @@ def parse_body(data: bytes) -> Body:
         raise InvalidBodyError(f"the request body is not valid JSON ({where})") from None
     except RecursionError:
         raise InvalidBodyError("the request body is nested too deeply") from None
+    except ValueError:
+        # Python refuses to read integers of more than 4300 digits.
+        raise InvalidBodyError("the request body holds a number that is too long") from None
 
 
 def split_members(text: str) -> dict[str, Member]:
@@ -184,13 +187,16 @@ def event_type(text: str) -> str:
     """Return the `type` of an upstream event, "" if it has none.
 
     Raises:
-        JSONDecodeError: the frame is not JSON.
+        ValueError: the frame is not JSON that can be read.
     """
     if text.startswith('{"type":"'):
         end = text.find('"', 9)
         if end > 0 and "\\" not in text[9:end]:
             return text[9:end]
-    value = json.loads(text)
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("the frame is nested too deeply") from None
     kind = value.get("type") if isinstance(value, dict) else None
     return kind if isinstance(kind, str) else ""
 
@@ -213,7 +219,10 @@ def _merged_metadata(body: Body, moved: Mapping[str, str]) -> str | None:
     own = body.get("client_metadata")
     if not moved or not (own is None or isinstance(own, dict)):
         return None
-    return json.dumps({**moved, **(own or {})}, ensure_ascii=False, separators=(",", ":"))
+    members = split_members(body.members["client_metadata"].raw) if own else {}
+    parts = [f"{json.dumps(name)}:{member.raw}" for name, member in members.items()]
+    parts += [f"{json.dumps(n)}:{json.dumps(v)}" for n, v in moved.items() if n not in members]
+    return "{" + ",".join(parts) + "}"
 
 
 def _is_encrypted(item: object) -> bool:
