@@ -78,7 +78,7 @@ class ErrorSpec(_Value):
     @property
     def label(self) -> str:
         """How the recording names it: `error 429 rate_limit_exceeded`."""
-        words = ("error", self.status, self.code or self.type)
+        words = ("error", self.status, self.code or self.body["type"])
         return " ".join(str(word) for word in words if word is not None)
 
 

@@ -12,6 +12,7 @@ from codexlb_cli.errors import ConfigError
 from codexlb_cli.mock_upstream import wire
 from codexlb_cli.mock_upstream.http import HttpExchange
 from codexlb_cli.mock_upstream.recording import Frame, Handshake, Recording, Turn
+from codexlb_cli.mock_upstream.rules import ErrorSpec
 from codexlb_cli.mock_upstream.script import Script
 from codexlb_cli.mock_upstream.state import UpstreamState
 from codexlb_cli.mock_upstream.websocket import WebSocketConnection
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _BACKLOG = 1024
 _STOP_SECONDS = 1.0
+_LINGER_SECONDS = 1.0
 
 
 class MockUpstream:
@@ -171,11 +173,17 @@ class MockUpstream:
         task = asyncio.current_task()
         assert task is not None
         self._connections[task] = writer
+        incoming = wire.Incoming(reader)
         try:
-            await self._exchange(wire.Incoming(reader), writer)
-        except wire.BadRequestError as error:
-            document = {"error": {"type": "invalid_request_error", "message": str(error)}}
-            writer.write(wire.json_response(error.status, document, {}, close=True))
+            try:
+                await self._exchange(incoming, writer)
+            except wire.BadRequestError as error:
+                fault = ErrorSpec(status=error.status, message=str(error))
+                writer.write(
+                    wire.json_response(error.status, {"error": fault.body}, {}, close=True)
+                )
+                writer.write_eof()
+                await incoming.discard(_LINGER_SECONDS)
         except (ConnectionError, asyncio.CancelledError):
             # The client has left, or `stop` ends the connection: there is nobody to tell.
             pass

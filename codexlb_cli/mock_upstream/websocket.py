@@ -161,8 +161,10 @@ class WebSocketConnection:
                 assert isinstance(frame, protocol_frames.Frame)
                 if not self._closing:
                     await self._frame(frame)
+            # After our own close frame, a client that breaks the protocol has nothing more to say.
+            broken = self._closing and protocol.close_sent is not None
             self._answer_control_frames()
-            if protocol.close_rcvd is not None:
+            if broken or protocol.close_rcvd is not None:
                 return
 
     def _answer_control_frames(self) -> None:

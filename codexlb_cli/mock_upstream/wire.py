@@ -8,6 +8,7 @@ can be sent all the same, which is what a misbehaving upstream does.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import struct
 from dataclasses import dataclass
@@ -149,6 +150,17 @@ class Incoming:
             task.cancel()
             watching.cancel()
             await asyncio.gather(task, watching, return_exceptions=True)
+
+    async def discard(self, seconds: float) -> None:
+        """Read and forget until the client leaves, or for so many seconds.
+
+        Closing a socket with unread input resets the connection, and then the client may lose what
+        it was sent (RFC 9112 section 9.6).
+        """
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            async with asyncio.timeout(seconds):
+                while await self._reader.read(_READ_BYTES):
+                    pass
 
     async def some(self) -> bytes:
         """Return what arrived, at least one byte; empty once the client has left."""
