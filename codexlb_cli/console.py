@@ -13,6 +13,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TextIO
@@ -22,8 +23,16 @@ _GAP = "  "
 _COLOURS = {"error": "31", "warning": "33", "hint": "36"}
 
 
-class OutputClosed(Exception):  # noqa: N818  (no fault: the reader of our stdout has read enough)
-    """The reader of stdout went away, as in `codexlb accounts list | head -1`."""
+class OutputClosed(Exception):  # noqa: N818  (mostly no fault: the reader has read enough)
+    """stdout takes no more, as in `codexlb accounts list | head -1`.
+
+    Attributes:
+        reason: what went wrong, such as a full disk; None if its reader has read enough.
+    """
+
+    def __init__(self, reason: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 def escape(text: str, *, lines: bool = False) -> str:
@@ -93,13 +102,17 @@ class Console:
         """Write one piece of the answer and a line feed to stdout.
 
         Raises:
-            OutputClosed: nobody reads stdout any more.
+            OutputClosed: nobody reads stdout any more, or it cannot be written.
         """
+        if sys.stdout is None:
+            raise OutputClosed
         try:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
         except BrokenPipeError:
             raise OutputClosed from None
+        except OSError as exc:
+            raise OutputClosed(exc.strerror) from None
 
     def json(self, document: Mapping[str, object]) -> None:
         """Write one JSON document to stdout, in ASCII."""
@@ -129,9 +142,12 @@ class Console:
             self._say(hint, label="hint")
 
     def _say(self, text: str, *, label: str | None = None) -> None:
+        if sys.stderr is None:
+            return
         head = f"{_paint(sys.stderr, label)} " if label else ""
-        sys.stderr.write(f"{head}{escape(text, lines=True)}\n")
-        sys.stderr.flush()
+        with suppress(OSError):  # there is no third place to complain to
+            sys.stderr.write(f"{head}{escape(text, lines=True)}\n")
+            sys.stderr.flush()
 
 
 def _paint(stream: TextIO, label: str) -> str:

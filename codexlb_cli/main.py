@@ -84,10 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         app(argv if argv is None else list(argv), prog_name="codexlb", obj=context)
     except SystemExit as exc:  # how Typer ends: 0, a usage error's 2, 130 after Ctrl-C
         if _is_closed_pipe(exc.__context__):
-            return _done_with_closed_stdout()
+            return _give_up_stdout(context, None)
         return exc.code if isinstance(exc.code, int) else ExitStatus.DONE
-    except OutputClosed:
-        return _done_with_closed_stdout()
+    except OutputClosed as exc:
+        return _give_up_stdout(context, exc.reason)
     except CodexlbError as exc:
         context.console.error(str(exc), exc.hint)
         return exc.exit_status
@@ -108,10 +108,13 @@ def _is_closed_pipe(exc: BaseException | None) -> bool:
     return isinstance(exc, OSError) and exc.errno == errno.EPIPE
 
 
-def _done_with_closed_stdout() -> int:
-    """Keep the interpreter from complaining about the closed pipe when it flushes at exit."""
+def _give_up_stdout(context: CommandContext, reason: str | None) -> int:
+    """Keep the interpreter from complaining about stdout when it flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return ExitStatus.DONE
+    if reason is None:
+        return ExitStatus.DONE
+    context.console.error(f"cannot write to stdout: {reason.lower()}")
+    return ExitStatus.INTERNAL
 
 
 def _report_bug(context: CommandContext, exc: Exception) -> None:

@@ -271,7 +271,9 @@ def _new_table(
 
 def _key_from_stdin(name: str) -> Secret:
     """Read a key; from a terminal without showing it."""
-    if sys.stdin.isatty():
+    if sys.stdin is None:
+        text = ""
+    elif sys.stdin.isatty():
         text = getpass.getpass(f"Key for {name}: ").strip()
     else:
         text = sys.stdin.buffer.read(_LONGEST_KEY).decode("utf-8", "replace").strip()

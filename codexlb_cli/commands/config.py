@@ -10,7 +10,7 @@ import typer
 
 from codexlb_cli.commands.context import CommandContext, JsonFlag
 from codexlb_cli.config.faults import KeyPath, Origin, dotted
-from codexlb_cli.config.load import Settings
+from codexlb_cli.config.load import Settings, read_config
 from codexlb_cli.config.schema import Document
 from codexlb_cli.console import escape, table
 from codexlb_cli.errors import ConfigError
@@ -55,7 +55,7 @@ def check(ctx: typer.Context, as_json: JsonFlag = False) -> None:
     """Say whether the configuration is sound; exit 3 if not."""
     context = CommandContext.of(ctx)
     places = context.places
-    if places.config_file is not None and not places.config_file.exists():
+    if places.config_file is not None and read_config(places.config_file) is None:
         raise ConfigError(f"there is no `{places.config_file}`", hint="codexlb init")
     names = [account.name for account in context.settings.accounts]
     if as_json:

@@ -163,13 +163,11 @@ class Credentials:
         Raises:
             ConfigError: the file cannot be written, is broken, or open to others.
         """
-        if not self.file.exists():
-            return False
+        if name not in self._load().get("accounts", {}):
+            return False  # without leaving a lock where nothing was ever stored
         with locked(self._lock):
             document = self._load()
             accounts = document.get("accounts", {})
-            if name not in accounts:
-                return False
             rest = {other: entry for other, entry in accounts.items() if other != name}
             self._write({**document, "accounts": rest})
         return True

@@ -114,7 +114,8 @@ def test_check_of_a_broken_file(cli: Cli, options: list[str]) -> None:
         3,
         "",
         (
-            "error: `gateway.port` in `config.toml` must be a whole number from 1 to 65535, not 70000\n"
+            "error: `gateway.port` in `config.toml` must be a whole number from 1 to 65535,"
+            " not 70000\n"
             "\n"
             f"hint: see line 2 of {cli.config_file}, then: codexlb config check\n"
         ),

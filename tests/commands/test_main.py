@@ -128,6 +128,48 @@ def test_a_reader_that_went_away_is_no_error(cli: Cli, args: list[str]) -> None:
     assert (ran.returncode, ran.stderr) == (0, b"")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_told(cli: Cli) -> None:
+    with Path("/dev/full").open("wb") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "codexlb_cli", "--demo", "accounts", "list"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=cli.environment(),
+            cwd=cli.home,
+            timeout=30,
+            check=False,
+        )
+    assert ran.returncode == 70
+    assert ran.stderr == b"error: cannot write to stdout: no space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("closed", "args", "code"),
+    [
+        (1, ["--demo", "accounts", "list"], 0),
+        (2, ["accounts", "show", "ghost"], 3),
+        (0, ["accounts", "add", "x", "--api-key-stdin"], 2),
+    ],
+)
+def test_streams_that_are_closed_from_the_start(
+    cli: Cli, closed: int, args: list[str], code: int
+) -> None:
+    shell = f'exec "$0" -m codexlb_cli "$@" {closed}>&-'
+    ran = subprocess.run(
+        ["/bin/sh", "-c", shell, sys.executable, *args],
+        capture_output=True,
+        text=True,
+        env=cli.environment(),
+        cwd=cli.home,
+        timeout=30,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (code, "")
+    assert "Traceback" not in ran.stderr
+    assert "internal" not in ran.stderr
+
+
 def test_completion_knows_the_commands(cli: Cli) -> None:
     ran = cli.spawn(
         _CODEXLB_COMPLETE="complete_bash", COMP_WORDS="codexlb accounts en", COMP_CWORD="2"

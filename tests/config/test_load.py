@@ -93,7 +93,7 @@ def test_accounts_keep_the_order_of_the_file(tmp_path: Path) -> None:
 )
 def test_an_unknown_account(tmp_path: Path, names: list[str], asked: str, hint: str) -> None:
     settings = load(tmp_path, "".join(f"[accounts.{name}]\n" for name in names))
-    with pytest.raises(ConfigError, match="^no account named `") as caught:
+    with pytest.raises(ConfigError, match=r"^no account named `") as caught:
         settings.account(asked)
     assert caught.value.hint == hint
     assert "\n" not in str(caught.value)
@@ -334,13 +334,13 @@ def test_windows_line_endings(tmp_path: Path) -> None:
 
 
 def test_a_folder_in_the_place_of_the_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="^cannot read `.*`: is a directory$"):
+    with pytest.raises(ConfigError, match=r"^cannot read `.*`: is a directory$"):
         load_settings(tmp_path, environ={})
 
 
 def test_a_file_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="^cannot read "):
+    with pytest.raises(ConfigError, match=r"^cannot read "):
         load_settings(tmp_path / "file" / "config.toml", environ={})
 
 
@@ -372,5 +372,5 @@ def test_the_demo_is_built_in() -> None:
         for name in ("work", "home", "spare")
     ]
     assert settings.origin(("accounts", "work", "base_url")).source == "demo"
-    with pytest.raises(ConfigError, match="in the demo configuration$"):
+    with pytest.raises(ConfigError, match=r"in the demo configuration$"):
         settings.account("lab")

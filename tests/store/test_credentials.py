@@ -105,7 +105,7 @@ def test_a_file_of_another_user_is_refused(tmp_path: Path) -> None:
     credentials = Credentials(tmp_path, {})
     credentials.store("work", Secret(LEAK))
     os.chown(credentials.file, 12345, -1)
-    with pytest.raises(ConfigError, match="belongs to another user$"):
+    with pytest.raises(ConfigError, match=r"belongs to another user$"):
         credentials.secret(STORED)
 
 
@@ -130,7 +130,7 @@ def test_a_broken_file_is_reported_and_never_overwritten(tmp_path: Path, content
         lambda: credentials.store("work", Secret("x")),
         lambda: credentials.forget("work"),
     ):
-        with pytest.raises(ConfigError, match="is broken$") as caught:
+        with pytest.raises(ConfigError, match=r"is broken$") as caught:
             use()
         assert LEAK not in f"{caught.value!r} {caught.value.hint} {caught.value.__cause__!r}"
         assert credentials.file.read_bytes() == content
@@ -139,13 +139,13 @@ def test_a_broken_file_is_reported_and_never_overwritten(tmp_path: Path, content
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     credentials = Credentials(tmp_path, {})
     credentials.file.mkdir()
-    with pytest.raises(ConfigError, match="^cannot read "):
+    with pytest.raises(ConfigError, match=r"^cannot read "):
         credentials.present(STORED)
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="^cannot write "):
+    with pytest.raises(ConfigError, match=r"^cannot write "):
         Credentials(tmp_path / "file" / "state", {}).store("work", Secret("x"))
 
 
@@ -175,7 +175,7 @@ def test_a_key_that_no_header_can_carry_is_refused(tmp_path: Path, key: str) -> 
         credentials.secret(FROM_ENV)
     assert str(caught.value).startswith("`LAB_KEY` cannot be sent: it has blanks, control char")
     assert not credentials.present(FROM_ENV)
-    with pytest.raises(ConfigError, match="^the key for `work` cannot be sent"):
+    with pytest.raises(ConfigError, match=r"^the key for `work` cannot be sent"):
         credentials.store("work", Secret(key))
     assert not credentials.file.exists()
 
