@@ -1,7 +1,7 @@
 """The exceptions that end a command, and the exit code of each.
 
     CodexlbError                 exit 70, our bug unless a subclass says whose fault it was
-    |-- UsageError               exit 2, the command line cannot be parsed or a value is out of range
+    |-- UsageError               exit 2, not parsable, or a value is out of range
     |   `-- InvalidHeader        exit 2; 400 `invalid_header` over HTTP
     |-- ConfigError              exit 3, configuration missing, broken or in the way
     |-- SignInRequired           exit 4, an account must sign in again

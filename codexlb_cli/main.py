@@ -17,7 +17,16 @@ from typing import Annotated
 import typer
 
 from codexlb_cli import __version__
-from codexlb_cli.commands import accounts, config, init, inspect, simulate
+from codexlb_cli.commands import (
+    accounts,
+    config,
+    connect,
+    init,
+    inspect,
+    mock_upstream,
+    serve,
+    simulate,
+)
 from codexlb_cli.commands.context import CommandContext
 from codexlb_cli.console import OutputClosed
 from codexlb_cli.errors import CodexlbError, ExitStatus
@@ -28,11 +37,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+app.command()(serve.demo)
+app.command()(serve.serve)
 app.command()(init.init)
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(inspect.app, name="inspect")
 app.add_typer(simulate.app, name="simulate")
+app.command()(connect.connect)
 app.add_typer(config.app, name="config")
+app.command()(mock_upstream.mock_upstream)
 
 
 def _print_version(wanted: bool) -> None:

@@ -93,6 +93,8 @@ class AccountState:
         limited_until: when the upstream said that the account may be used again.
         limited_reason: the upstream's code: `rate_limit_exceeded`, `usage_limit_reached`, ...
         login_reason: why the account must sign in again; None if it need not.
+        refused_credential: a fingerprint of the credential that was refused: the account is
+            forgiven when the credential is another one. Four bytes of a hash, never the secret.
         counted: times of the counted closes since the last completed turn.
         refusals: how many dials in a row were refused with 403.
     """
@@ -103,6 +105,7 @@ class AccountState:
     limited_until: float | None = None
     limited_reason: str | None = None
     login_reason: str | None = None
+    refused_credential: str | None = None
     counted: tuple[float, ...] = ()
     refusals: int = 0
 
@@ -204,6 +207,7 @@ def completed(state: AccountState) -> AccountState:
         limited_until=state.limited_until,
         limited_reason=state.limited_reason,
         login_reason=state.login_reason,
+        refused_credential=state.refused_credential,
     )
 
 

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from codexlb_cli.core.accounts import Availability, Standing
 from codexlb_cli.core.frames import Body, InvalidBodyError
 from codexlb_cli.core.headers import SESSION_NAMES, TURN_STATE_HEADER, Header
 from codexlb_cli.core.reconnect import Strength
 
 NO_REPLAY_SECONDS = 30.0
 """A key whose last turn gave up gets no replay for this long: its client retries by itself."""
+PASSING_LIMIT_SECONDS = 60.0
 OWNER_FAILS_TURNS = 3
 OWNER_FAILS_SECONDS = 60.0
 
@@ -41,11 +43,14 @@ class Key:
 STRENGTHS = {
     "previous_response": Strength.HARD,
     "session": Strength.HARD,
+    "turn_state": Strength.HARD,
     "prompt_cache": Strength.SOFT,
     "none": Strength.NONE,
 }
 
 UNKEYED = Key("none", "")
+
+_LANE_SOURCES = frozenset({"session", "prompt_cache"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +72,9 @@ class Evidence:
     anchored: bool
 
     @property
-    def key(self) -> Key:
-        """The key that decides."""
-        return self.keys[0]
+    def lane(self) -> Key:
+        """The key of the lane: what successive turns of one conversation have in common."""
+        return next((k for k in self.keys if k.source in _LANE_SOURCES), UNKEYED)
 
 
 def read_evidence(headers: Sequence[Header], body: Body) -> Evidence:
@@ -82,11 +87,13 @@ def read_evidence(headers: Sequence[Header], body: Body) -> Evidence:
     cache_key = body.text("prompt_cache_key")
     conversation = _conversation(body)
     session = session_key(headers)
+    turn_state = _header(headers, TURN_STATE_HEADER)
     keys = [
         Key(source, value)
         for source, value in (
             ("previous_response", previous),
             ("session", session),
+            ("turn_state", turn_state),
             ("prompt_cache", cache_key),
         )
         if value
@@ -94,7 +101,7 @@ def read_evidence(headers: Sequence[Header], body: Body) -> Evidence:
     return Evidence(
         keys=tuple(keys) or (UNKEYED,),
         conversation_key=cache_key or conversation,
-        turn_state=_header(headers, TURN_STATE_HEADER),
+        turn_state=turn_state,
         portable=previous is None and conversation is None and not _pinned(body.get("input")),
         anchored=previous is not None and body.get("store") is False,
     )
@@ -152,6 +159,23 @@ class KeyRecord:
     def completed(self, account: str) -> KeyRecord:
         """Return the record after a turn that `account` completed."""
         return KeyRecord(owner=account, bound=True)
+
+
+def keeps_soft_owner(owner: Standing | None, now: float) -> bool:
+    """Whether a soft key stays with its owner although another account completed its turn.
+
+    An exclusion that holds for one request never rewrites a soft row: the next turn goes home. One
+    that lasts does, so that the cache is built where the turns will be.
+
+    Args:
+        owner: the standing of the owner; None if it is no longer configured.
+        now: seconds since the epoch.
+    """
+    if owner is None:
+        return False
+    if owner.state is Availability.LIMITED:
+        return owner.until is not None and owner.until - now <= PASSING_LIMIT_SECONDS
+    return owner.usable or owner.state is Availability.FULL
 
 
 def _header(headers: Sequence[Header], name: str) -> str | None:

@@ -19,6 +19,11 @@ TERMINAL_EVENTS = frozenset(
     {"response.completed", "response.failed", "response.incomplete", "response.done", "error"}
 )
 
+METADATA_EVENT = "response.metadata"
+RATE_LIMITS_EVENT = "codex.rate_limits"
+TRAILING_EVENT = "response.done"
+"""Undocumented; some upstreams send it after the terminal event. It never starts a turn."""
+
 _SIDE_EFFECTS = ("mcp", "code_interpreter", "computer")
 _SPACE = " \t\n\r"
 
@@ -206,7 +211,7 @@ def is_response_event(kind: str) -> bool:
 
     Telemetry (`response.metadata`, `codex.*`) and unknown types never count.
     """
-    return kind.startswith("response.") and kind != "response.metadata"
+    return kind.startswith("response.") and kind != METADATA_EVENT
 
 
 def is_telemetry(kind: str) -> bool:

@@ -12,14 +12,14 @@ LIFETIME_SECONDS = 30 * 24 * 3600.0
 MOST_LOADED = 100_000
 
 
-def read_owners(state_folder: Path, now: float) -> list[tuple[str, str, str]]:
-    """Return (source, key, account) of the owners that are still alive, oldest first."""
+def read_owners(state_folder: Path, now: float) -> list[tuple[str, str, str, float]]:
+    """Return (source, key, account, updated) of the owners that are alive, oldest first."""
     try:
         with reading(state_folder) as connection:
             if connection is None:
                 return []
             rows = connection.execute(
-                "SELECT source, key, account FROM owners WHERE updated > ?"
+                "SELECT source, key, account, updated FROM owners WHERE updated > ?"
                 " ORDER BY updated DESC LIMIT ?",
                 (now - LIFETIME_SECONDS, MOST_LOADED),
             ).fetchall()

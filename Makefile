@@ -1,0 +1,48 @@
+# Works with GNU make 3.81 and a POSIX sh. `make demo` and `make test` set up what they need.
+
+PYTHON =
+VENV = .venv
+BIN = $(VENV)/bin
+FILES = codexlb_cli tests bench
+
+.PHONY: demo test check lint types imports format clean help
+
+help:
+	@echo "make demo     a mock upstream and the gateway, with three demo accounts"
+	@echo "make test     the tests, as CI runs them"
+	@echo "make check    the tests, lint, types and import contracts: all of CI"
+	@echo "make test-codex    the real Codex CLI, from npm, against the gateway"
+	@echo "make test-clients  openai-python, over HTTP, in an environment of its own"
+	@echo "make format   formats the code"
+	@echo "make clean    removes the environment"
+
+demo: $(VENV)/.ready
+	@exec $(BIN)/codexlb demo $(ARGS)
+
+test: $(VENV)/.ready-dev
+	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
+
+check: test lint types imports
+
+lint: $(VENV)/.ready-dev
+	@$(BIN)/ruff check $(FILES)
+	@$(BIN)/ruff format --check $(FILES)
+
+types: $(VENV)/.ready-dev
+	@$(BIN)/mypy
+
+imports: $(VENV)/.ready-dev
+	@$(BIN)/lint-imports
+
+format: $(VENV)/.ready-dev
+	@$(BIN)/ruff check -q --fix $(FILES)
+	@$(BIN)/ruff format $(FILES)
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/.ready: pyproject.toml tools/setup.sh
+	@PYTHON="$(PYTHON)" sh tools/setup.sh $(VENV) . $@
+
+$(VENV)/.ready-dev: pyproject.toml tools/setup.sh
+	@PYTHON="$(PYTHON)" sh tools/setup.sh $(VENV) '.[dev]' $@

@@ -1,0 +1,213 @@
+"""`codexlb serve` and `codexlb demo`: the gateway in the foreground."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from codexlb_cli import __version__
+from codexlb_cli.commands.context import CommandContext
+
+if TYPE_CHECKING:
+    from codexlb_cli.config.load import Settings
+    from codexlb_cli.errors import ExitStatus
+    from codexlb_cli.gateway.run import Gateway
+
+PortOption = Annotated[
+    int | None,
+    typer.Option(min=1, max=65535, metavar="N", help="The port to listen on, 2455 by default."),
+]
+
+
+def serve(
+    ctx: typer.Context,
+    *,
+    host: Annotated[
+        str | None, typer.Option(metavar="H", help="The loopback address to listen on.")
+    ] = None,
+    port: PortOption = None,
+) -> None:
+    """Run the gateway in the foreground; Ctrl-C lets running turns end."""
+    context = CommandContext.of(ctx)
+    overrides: dict[str, object] = {
+        key: value
+        for key, value in (("gateway.host", host), ("gateway.port", port))
+        if value is not None
+    }
+    from codexlb_cli.gateway.run import run_event_loop
+
+    _finish(run_event_loop(_serve(context, overrides)))
+
+
+def demo(
+    ctx: typer.Context,
+    *,
+    port: Annotated[
+        int,
+        typer.Option(
+            min=1, max=65534, metavar="N", help="The gateway's port; the upstream's is N+1."
+        ),
+    ] = 2455,
+) -> None:
+    """Run a mock upstream and the gateway with three demo accounts; needs no account or key."""
+    context = CommandContext.of(ctx)
+    context.demo = True
+    from codexlb_cli.gateway.run import run_event_loop
+
+    _finish(run_event_loop(_demo(context, port)))
+
+
+def _finish(status: ExitStatus) -> None:
+    if status:
+        raise typer.Exit(int(status))
+
+
+async def _serve(context: CommandContext, overrides: dict[str, object]) -> ExitStatus:
+    from contextlib import AsyncExitStack
+
+    from codexlb_cli.gateway.run import run_until_signal
+
+    gateway = _gateway(context, overrides)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(gateway)
+        context.console.answer(_serve_banner(context, gateway))
+        if not gateway.services.settings.accounts:
+            context.console.warning("no account is configured, so no request can be served yet")
+            context.console.hint(f"{program()} accounts add work --api-key-env OPENAI_API_KEY")
+        _log_header(context)
+        return await run_until_signal(stack, gateway, context.console.note)
+
+
+async def _demo(context: CommandContext, port: int) -> ExitStatus:
+    from contextlib import AsyncExitStack
+
+    from codexlb_cli.config.load import DEMO_NAMES
+    from codexlb_cli.gateway.run import run_until_signal
+    from codexlb_cli.mock_upstream.server import MockUpstream
+
+    overrides: dict[str, object] = {"gateway.port": port}
+    keys = {name: f"demo-key-{name}" for name in DEMO_NAMES}
+    async with AsyncExitStack() as stack:
+        upstream = MockUpstream(accounts=keys, port=port + 1)
+        await stack.enter_async_context(upstream)
+        gateway = _gateway(context, overrides, upstream_port=upstream.port)
+        await stack.enter_async_context(gateway)
+        context.console.answer(_demo_banner(gateway, upstream.websocket_base_url))
+        _log_header(context)
+        return await run_until_signal(stack, gateway, context.console.note)
+
+
+def _gateway(
+    context: CommandContext, overrides: dict[str, object], *, upstream_port: int | None = None
+) -> Gateway:
+    import logging
+
+    from codexlb_cli.gateway.run import Gateway, GatewayInputs
+
+    logging.basicConfig(format="%(message)s", level=logging.ERROR)
+    # Our own outermost handler reports bugs, without the text of exceptions.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+
+    def load() -> Settings:
+        if upstream_port is None:
+            return context.load(overrides)
+        return context.load(overrides, upstream_port=upstream_port)
+
+    return Gateway(
+        GatewayInputs(
+            load=load,
+            credentials=context.credentials,
+            state_folder=context.places.state_folder,
+            write_line=context.console.note,
+            warn=context.console.warning,
+        )
+    )
+
+
+def _log_header(context: CommandContext) -> None:
+    from codexlb_cli.gateway.request_log import HEADER
+
+    context.console.note(HEADER)
+
+
+def program() -> str:
+    """Return how this program is called: `codexlb` if that on PATH is it, else its path."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return f"{sys.executable} -m codexlb_cli"
+    found = shutil.which("codexlb")
+    if found is not None and called.exists() and called.samefile(found):
+        return "codexlb"
+    return str(called.absolute())
+
+
+def _base_url(gateway: Gateway) -> str:
+    host = gateway.services.settings.gateway.host
+    return f"http://{f'[{host}]' if ':' in host else host}:{gateway.port}/v1"
+
+
+def _ready(gateway: Gateway) -> str:
+    from codexlb_cli.core.accounts import Availability
+
+    pool = gateway.services.accounts.pool()
+    ready = sum(pool.standing(a).state is Availability.READY for a in pool.accounts)
+    return f"{ready} of {len(pool.accounts)} ready"
+
+
+def _names(gateway: Gateway) -> str:
+    return ", ".join(a.name for a in gateway.services.settings.accounts) or "none"
+
+
+def _serve_banner(context: CommandContext, gateway: Gateway) -> str:
+    connect = f"{program()} connect codex"
+    return f"""\
+codexlb {__version__}
+
+  gateway    {_base_url(gateway)}    for clients, HTTP with SSE
+  accounts   {_names(gateway)}    {_ready(gateway)}
+  config     {context.places.config_file or "built in"}
+
+Connect a client: {connect} (or openai, curl). Ctrl-C stops.
+"""
+
+
+def _demo_banner(gateway: Gateway, upstream: str) -> str:
+    base, command = _base_url(gateway), f"{program()} --demo"
+    addresses = [
+        ("gateway", base, "for clients, HTTP with SSE"),
+        ("upstream", upstream, "a mock of the Responses WebSocket"),
+        ("accounts", _names(gateway), _ready(gateway)),
+    ]
+    width = max(len(address) for _, address, _ in addresses)
+    head = "\n".join(f"  {n:<10} {a:<{width}}    {what}" for n, a, what in addresses)
+    return f"""\
+codexlb {__version__} demo. Everything stays on this computer; no account or key is needed.
+
+{head}
+
+In a second terminal:
+
+  A streamed answer
+    curl -N {base}/responses -H "content-type: application/json" \\
+      -d '{{"model": "mock", "input": "hello", "stream": true}}'
+
+  The upstream closes with 1011 before it answers; the session stays on its account
+    curl -N {base}/responses -H "content-type: application/json" \\
+      -H "session-id: s1" -d '{{"model": "mock-close-1011", "input": "hello", "stream": true}}'
+
+  From Python (pip install openai)
+    from openai import OpenAI
+    client = OpenAI(base_url="{base}", api_key="unused")
+    for event in client.responses.create(model="mock", input="hello", stream=True):
+        print(event.type)
+
+  What goes upstream, and what a reconnect would pick (sends nothing)
+    {command} inspect handshake
+    {command} simulate close 1011
+
+Ctrl-C stops the gateway and the upstream.
+"""

@@ -1,0 +1,89 @@
+"""Events that the gateway itself writes into a stream, and how an upstream's error is passed on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from codexlb_cli.core.client_errors import ClientError, error_type
+from codexlb_cli.core.failures import Failure
+from codexlb_cli.core.handshake import client_headers
+from codexlb_cli.core.headers import Header
+
+CODEX_RETRIED_CODE = "server_error"
+"""A `response.failed` code that Codex retries with back-off."""
+
+SSE_COMMENT = b": keep-alive\n\n"
+CODEX_KEEPALIVE = b'data: {"type":"keepalive"}\n\n'
+"""Codex's idle timer is reset by JSON events only, unknown types included."""
+
+
+def is_codex(headers: Sequence[Header]) -> bool:
+    """Whether the client is the Codex CLI, by its originator or user-agent."""
+    for name, value in headers:
+        if name.lower() in ("originator", "user-agent") and value.lower().startswith("codex"):
+            return True
+    return False
+
+
+def error_object(error: Mapping[str, object], status: int | None) -> dict[str, object]:
+    """Return an upstream's error object with the four fields that every envelope has."""
+    default = error_type("", status if status is not None else 500)
+    return {
+        **error,
+        "message": error.get("message") or "the upstream refused the request",
+        "type": error.get("type") or default,
+        "code": error.get("code"),
+        "param": error.get("param"),
+    }
+
+
+def passed_on(failure: Failure) -> tuple[int, list[Header], dict[str, object]]:
+    """Return status, headers and body of an upstream's own error, for an HTTP client."""
+    status = failure.status if failure.status is not None and failure.status >= 400 else None
+    if status is None:
+        status = 500 if failure.error.get("type") == "server_error" else 400
+    headers = client_headers(failure.headers.items())
+    retry_after = failure.headers.get("retry-after")
+    if isinstance(retry_after, str | int) and str(retry_after).isascii():
+        headers.append(("retry-after", str(retry_after)))
+    return status, headers, {"error": error_object(failure.error, status)}
+
+
+def terminal_event(
+    error: Mapping[str, object], last: Mapping[str, object], *, codex: bool
+) -> tuple[str, str]:
+    """Return type and JSON of the one terminal event that ends a broken SSE stream.
+
+    Args:
+        error: `message`, `type`, `code` and `param`.
+        last: the last event that was sent: its sequence number and response id are carried on.
+        codex: whether the client is Codex, which ignores `error` events over SSE but retries
+            after `response.failed`; all others raise on the superset form.
+    """
+    last_number = last.get("sequence_number")
+    number = last_number + 1 if isinstance(last_number, int) else 0
+    if codex:
+        event: dict[str, object] = {
+            "type": "response.failed",
+            "sequence_number": number,
+            "response": {
+                "id": last.get("response_id"),
+                "object": "response",
+                "status": "failed",
+                "error": {"code": CODEX_RETRIED_CODE, "message": error["message"]},
+                "output": [],
+            },
+        }
+    else:
+        flat = {name: error[name] for name in ("code", "message", "param")}
+        nested = {name: error[name] for name in ("type", "code", "message", "param")}
+        event = {"type": "error", "sequence_number": number, **flat, "error": nested}
+    return str(event["type"]), json.dumps(event, separators=(",", ":"))
+
+
+def our_error(error: ClientError) -> Mapping[str, object]:
+    """Return one of our errors in the form that `terminal_event` takes."""
+    inner = error.envelope()["error"]
+    assert isinstance(inner, dict)
+    return inner

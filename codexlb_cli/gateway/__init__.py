@@ -1,0 +1,1 @@
+"""The running gateway: performs what `core` decides; HTTP downstream, WebSocket upstream."""

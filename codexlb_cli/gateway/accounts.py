@@ -1,0 +1,203 @@
+"""The accounts of a running gateway: settings that are re-read, states that are learned."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from codexlb_cli.config.load import Settings
+from codexlb_cli.core.accounts import (
+    FRESH,
+    Account,
+    AccountState,
+    Effect,
+    Evidence,
+    apply,
+    completed,
+)
+from codexlb_cli.core.backoff import DialPace
+from codexlb_cli.core.headers import Header
+from codexlb_cli.core.selection import Pool
+from codexlb_cli.errors import ConfigError
+from codexlb_cli.gateway.keys import Recent
+from codexlb_cli.store.cooldowns import read_resets, read_states, reset_marker, write_state
+from codexlb_cli.store.credentials import CredentialSource
+from codexlb_cli.store.database import Writer
+
+MODEL_MISSING_SECONDS = 3600.0
+"""How long an account is not asked again for a model that it does not have."""
+
+Stamp = tuple[int, ...] | None
+
+
+class Accounts:
+    """What the gateway knows of its accounts, and the settings that are in force.
+
+    Args:
+        load: reads the settings anew; raises ConfigError while the file is broken.
+        credentials: where keys come from.
+        state_folder: where states of earlier runs lie.
+        writer: the store's writer.
+        now: seconds since the epoch.
+        warn: takes a warning for the person.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Settings],
+        credentials: CredentialSource,
+        state_folder: Path,
+        *,
+        writer: Writer,
+        now: Callable[[], float],
+        warn: Callable[[str], None],
+    ) -> None:
+        self._warn = warn
+        self._load = load
+        self._credentials = credentials
+        self._state_folder = state_folder
+        self._writer = writer
+        self._now = now
+        self.settings = load()
+        self._config_stamp = self._stamp(self.settings.config_file)
+        self._marker = reset_marker(state_folder)
+        self._marker_stamp = self._stamp(self._marker)
+        self._resets = read_resets(state_folder)
+        self._states: dict[str, AccountState] = read_states(state_folder)
+        self._in_flight: dict[str, int] = {}
+        self._chosen: dict[str, int] = {}
+        self._choices = 0
+        self._paces: dict[str, DialPace] = {}
+        self._without_model: Recent[tuple[str, str], float] = Recent(1_000)
+        self._limit_headers: dict[str, dict[str, str]] = {}
+
+    def refresh(self) -> None:
+        """Take over changes of config.toml and `accounts reset`; two `stat` calls at rest."""
+        stamp = self._stamp(self.settings.config_file)
+        if stamp != self._config_stamp:
+            self._config_stamp = stamp
+            self._reload()
+        stamp = self._stamp(self._marker)
+        if stamp != self._marker_stamp:
+            self._marker_stamp = stamp
+            self._take_resets()
+
+    def pool(self, model: str | None = None) -> Pool:
+        """Return the accounts as they are now."""
+        accounts = self.settings.accounts
+        self._forgive_changed_keys()
+        return Pool(
+            accounts=accounts,
+            now=self._now(),
+            states=self._states,
+            missing_credentials=frozenset(a.name for a in accounts if not self._present(a)),
+            in_flight=self._in_flight,
+            last_chosen=self._chosen,
+            without_model=frozenset(a.name for a in accounts if self._lacks(a.name, model)),
+        )
+
+    def secret(self, account: Account) -> str | None:
+        """Return the account's credential; None if it is missing or unusable."""
+        try:
+            secret = self._credentials.secret(account)
+        except ConfigError:
+            return None
+        return None if secret is None else secret.reveal()
+
+    def blame(self, name: str, evidence: Evidence) -> None:
+        """Learn something about an account."""
+        state = apply(self._states.get(name, FRESH), evidence, self._now())
+        if evidence.effect is Effect.LOGIN:
+            state = replace(state, refused_credential=self._fingerprint(name))
+        self._set(name, state)
+
+    def turn_completed(self, name: str) -> None:
+        """Note that the account completed a turn: it clears counts and cooldowns."""
+        state = self._states.get(name, FRESH)
+        cleared = completed(state)
+        if cleared is not state:
+            self._set(name, cleared)
+
+    def model_missing(self, name: str, model: str) -> None:
+        """Note that an account does not have a model."""
+        self._without_model.put((name, model), self._now())
+
+    def chosen(self, name: str) -> None:
+        """Note that a turn chose the account, and that it is in flight there."""
+        self._choices += 1
+        self._chosen[name] = self._choices
+        self._in_flight[name] = self._in_flight.get(name, 0) + 1
+
+    def left(self, name: str) -> None:
+        """Note that a turn that chose the account has left it."""
+        self._in_flight[name] -= 1
+
+    def dial_wait(self, name: str) -> float:
+        """Return how long a new dial of the account must wait, in seconds, and take its place."""
+        wait, self._paces[name] = self._paces.get(name, DialPace()).dial(self._now())
+        return wait
+
+    def limits_seen(self, name: str, headers: list[Header]) -> None:
+        """Remember the rate-limit headers that an account sent last."""
+        if headers:
+            self._limit_headers.setdefault(name, {}).update(headers)
+
+    def limit_headers(self, name: str) -> dict[str, str]:
+        """Return the rate-limit headers that an account sent last."""
+        return self._limit_headers.get(name, {})
+
+    def _lacks(self, name: str, model: str | None) -> bool:
+        noted = self._without_model.get((name, model)) if model else None
+        return noted is not None and self._now() - noted < MODEL_MISSING_SECONDS
+
+    def _set(self, name: str, state: AccountState) -> None:
+        self._states[name] = state
+        self._writer.submit(write_state(name, state))
+
+    def _present(self, account: Account) -> bool:
+        try:
+            return self._credentials.present(account)
+        except ConfigError:
+            return False
+
+    def _forgive_changed_keys(self) -> None:
+        """A refused key keeps its account out until it is reset, or the key is another one."""
+        for name, state in list(self._states.items()):
+            if state.login_reason is None or state.refused_credential is None:
+                continue
+            current = self._fingerprint(name)
+            if current is not None and current != state.refused_credential:
+                self._set(name, replace(state, login_reason=None, refused_credential=None))
+
+    def _fingerprint(self, name: str) -> str | None:
+        account = next((a for a in self.settings.accounts if a.name == name), None)
+        secret = self.secret(account) if account else None
+        if secret is None:
+            return None
+        return hashlib.blake2b(f"{name}\0{secret}".encode(), digest_size=4).hexdigest()
+
+    def _reload(self) -> None:
+        try:
+            self.settings = self._load()
+        except ConfigError as exc:
+            self._warn(f"{exc}; the earlier configuration stays in force")
+
+    def _take_resets(self) -> None:
+        resets = read_resets(self._state_folder)
+        for name, at in resets.items():
+            if at != self._resets.get(name):
+                self._set(name, FRESH)
+        self._resets = resets
+
+    @staticmethod
+    def _stamp(path: Path | None) -> Stamp:
+        if path is None:
+            return None
+        try:
+            status = os.stat(path)  # noqa: PTH116 - half the time of Path.stat
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_size

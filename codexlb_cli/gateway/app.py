@@ -1,0 +1,128 @@
+"""The gateway as an ASGI application: the guard first, the hot path raw, the rest in FastAPI."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+import uuid
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from codexlb_cli.core.accounts import Availability
+from codexlb_cli.core.client_errors import ClientError
+from codexlb_cli.gateway.guard import Guard
+from codexlb_cli.gateway.http import Receive, Responses, Scope, inbound_headers
+from codexlb_cli.gateway.models import Models
+from codexlb_cli.gateway.sinks import Send, send_json
+from codexlb_cli.gateway.turns import Services
+
+log = logging.getLogger("codexlb.gateway")
+
+PREFIXES = ("/v1", "/backend-api/codex")
+RESPONSES_PATHS = frozenset(f"{prefix}/responses" for prefix in PREFIXES)
+
+
+class GatewayApp:
+    """The outermost application.
+
+    Args:
+        services: the running gateway.
+        responses: the Responses endpoint.
+        guard: who may speak to it.
+    """
+
+    def __init__(self, services: Services, responses: Responses, guard: Guard) -> None:
+        self.guard = guard
+        self._responses = responses
+        self._rest = build_rest(services)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; a bug ends it with our own envelope, never with a traceback."""
+        started = False
+
+        async def sending(message: Any) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            refusal = self.guard.refuse(inbound_headers(scope))
+            if refusal is not None:
+                await _answer(send, refusal)
+            elif scope["path"] not in RESPONSES_PATHS:
+                await self._rest(scope, receive, sending)
+            elif scope["method"] == "POST":
+                await self._responses(scope, receive, sending)
+            else:
+                error = ClientError("method_not_allowed", "this endpoint takes POST")
+                await _answer(send, error, ("allow", "POST"))
+        except Exception as exc:
+            log.error("internal error: %s at %s", type(exc).__name__, _place(exc))
+            if started:
+                raise
+            await _answer(send, ClientError("internal_error", "internal error of the gateway"))
+
+
+def build_rest(services: Services) -> FastAPI:
+    """Return the application for everything that is not hot."""
+    app = FastAPI(title="codexlb", docs_url=None, redoc_url=None, openapi_url=None)
+    models = Models(services)
+
+    @app.get("/healthz")
+    async def healthz() -> JSONResponse:
+        return _json(200, {"status": "ok"})
+
+    @app.get("/readyz")
+    async def readyz() -> JSONResponse:
+        services.accounts.refresh()
+        pool = services.accounts.pool()
+        states = {a.name: pool.standing(a).state for a in pool.accounts}
+        ready = Availability.READY in states.values()
+        status = "ready" if ready else "not_ready"
+        return _json(200 if ready else 503, {"status": status, "accounts": states})
+
+    for prefix in PREFIXES:
+        app.get(f"{prefix}/models")(models.list)
+        app.get(f"{prefix}/models/{{name:path}}")(models.list)
+        app.api_route(f"{prefix}/{{path:path}}", methods=_METHODS)(_not_bridged)
+    app.add_exception_handler(HTTPException, _http_error)
+    return app
+
+
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
+
+
+async def _not_bridged(request: Request) -> Response:
+    message = f"{request.method} {request.url.path} is not bridged by this gateway yet"
+    return _envelope(ClientError("not_supported", message))
+
+
+async def _http_error(_request: Request, exc: Exception) -> Response:
+    if isinstance(exc, HTTPException) and exc.status_code == 405:
+        return _envelope(ClientError("method_not_allowed", "this endpoint takes other methods"))
+    return _envelope(ClientError("not_found", "there is no such endpoint"))
+
+
+def _envelope(error: ClientError) -> JSONResponse:
+    return _json(error.status, error.envelope(), dict(error.headers()))
+
+
+def _json(status: int, body: object, headers: dict[str, str] | None = None) -> JSONResponse:
+    own = {"x-request-id": str(uuid.uuid4()), **(headers or {})}
+    return JSONResponse(body, status_code=status, headers=own)
+
+
+async def _answer(send: Send, error: ClientError, *headers: tuple[str, str]) -> None:
+    own = [("x-request-id", str(uuid.uuid4())), *error.headers(), *headers]
+    await send_json(send, error.status, own, error.envelope())
+
+
+def _place(exc: BaseException) -> str:
+    """Return where a bug is; its text could hold a secret."""
+    frames = traceback.extract_tb(exc.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "-"

@@ -1,0 +1,159 @@
+"""Request bodies: read within bounds, decoded, never larger than configured."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import zlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+from codexlb_cli.core.client_errors import ClientError
+
+if sys.version_info >= (3, 14):
+    from compression.zstd import ZstdDecompressor, ZstdError
+else:
+    from backports.zstd import ZstdDecompressor, ZstdError
+
+STALL_SECONDS = 30.0
+"""A body of which nothing comes for this long is given up."""
+_PIECE = 1 << 16
+
+Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+
+
+class BodyError(Exception):
+    """A body that cannot be taken; `error` is what the client is told."""
+
+    def __init__(self, error: ClientError) -> None:
+        super().__init__(error.code)
+        self.error = error
+
+
+class ClientGone(Exception):
+    """The client left before its request was complete."""
+
+
+class _Decoder(Protocol):
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def needs_input(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+
+async def read_body(receive: Receive, limit: int) -> bytes:
+    """Read a request body.
+
+    Args:
+        receive: ASGI's receive.
+        limit: the most bytes that are taken.
+
+    Raises:
+        BodyError: it is too large, or stalls.
+        ClientGone: the client left.
+    """
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        try:
+            async with asyncio.timeout(STALL_SECONDS):
+                message = await receive()
+        except TimeoutError:
+            text = f"the request body stalled for {STALL_SECONDS:.0f} s"
+            raise BodyError(ClientError("request_timeout", text)) from None
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        piece = message.get("body", b"")
+        size += len(piece)
+        if size > limit:
+            raise BodyError(too_large(limit))
+        pieces.append(piece)
+        if not message.get("more_body", False):
+            return b"".join(pieces)
+
+
+def too_large(limit: int) -> ClientError:
+    """Return the error for a body over the limit."""
+    return ClientError("request_too_large", f"the request body is larger than {limit} bytes")
+
+
+def decode_body(data: bytes, encodings: Iterable[str], limit: int) -> bytes:
+    """Undo `content-encoding`: identity, gzip, deflate and zstd, also several in a row.
+
+    Args:
+        data: the body as received.
+        encodings: the values of the content-encoding lines.
+        limit: the most bytes that may come out, so that a small body cannot fill the memory.
+
+    Raises:
+        BodyError: an unknown encoding, broken data, or too large.
+    """
+    names = [name.strip().lower() for value in encodings for name in value.split(",")]
+    for name in reversed([name for name in names if name not in ("", "identity")]):
+        new_decoder = _decoder(name)
+        try:
+            data = _decode(new_decoder, data, limit)
+        except (zlib.error, ZstdError, EOFError):
+            text = f"the request body is not valid {name}"
+            raise BodyError(ClientError("invalid_request", text)) from None
+    return data
+
+
+def _decode(new_decoder: Callable[[], _Decoder], data: bytes, limit: int) -> bytes:
+    """Decode all members of `data` (RFC 1952 section 2.2, RFC 8878 section 3.1), bounded."""
+    pieces: list[bytes] = []
+    size, rest = 0, data
+    while rest or not pieces:
+        decoder = new_decoder()
+        while not decoder.eof:
+            piece = decoder.decompress(rest, _PIECE)
+            rest = b""
+            if not piece and decoder.needs_input and not decoder.eof:
+                raise EOFError("the data ends early")
+            size += len(piece)
+            if size > limit:
+                raise BodyError(too_large(limit))
+            pieces.append(piece)
+        rest = decoder.unused_data
+    return b"".join(pieces)
+
+
+class _Zlib:
+    """zlib's decompressor with the interface of the newer modules."""
+
+    def __init__(self, window_bits: int) -> None:
+        self._inner = zlib.decompressobj(window_bits)
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._inner.unconsumed_tail
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
+
+
+def _decoder(name: str) -> Callable[[], _Decoder]:
+    match name:
+        case "gzip" | "x-gzip":
+            return lambda: _Zlib(16 + zlib.MAX_WBITS)
+        case "deflate":
+            return lambda: _Zlib(zlib.MAX_WBITS)
+        case "zstd":
+            return ZstdDecompressor
+    raise BodyError(
+        ClientError("invalid_request", "the content-encoding of the body must be gzip or zstd")
+    )

@@ -1,0 +1,153 @@
+"""`POST /v1/responses` and `/backend-api/codex/responses`, as raw ASGI: the hot path."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from codexlb_cli.core.affinity import read_evidence
+from codexlb_cli.core.client_errors import ClientError
+from codexlb_cli.core.events import is_codex
+from codexlb_cli.core.frames import Body, InvalidBodyError, parse_body
+from codexlb_cli.core.headers import Header, check_header
+from codexlb_cli.errors import InvalidHeader
+from codexlb_cli.gateway.bodies import BodyError, ClientGone, decode_body, read_body, too_large
+from codexlb_cli.gateway.request_log import RequestLine, RequestLog
+from codexlb_cli.gateway.sinks import JsonSink, Send, SseSink, send_json
+from codexlb_cli.gateway.turns import Services, TurnRequest, TurnRunner
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+STOPPING = ClientError("upstream_unavailable", "the gateway is stopping", retry_after=1)
+
+
+class RefusedRequest(Exception):
+    """A request that is answered without a turn."""
+
+    def __init__(self, error: ClientError) -> None:
+        super().__init__(error.code)
+        self.error = error
+
+
+def inbound_headers(scope: Scope) -> list[Header]:
+    """Return the header lines of a request in order, values decoded as ISO-8859-1."""
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+
+
+class Responses:
+    """The Responses endpoint.
+
+    Args:
+        services: the running gateway.
+        request_log: takes a line per request.
+    """
+
+    def __init__(self, services: Services, request_log: RequestLog) -> None:
+        self._services = services
+        self._log = request_log
+        self._running: dict[asyncio.Task[None], TurnRunner] = {}
+
+    @property
+    def running(self) -> int:
+        """How many turns are in flight."""
+        return len(self._running)
+
+    async def stop_turns(self) -> None:
+        """End every turn with a terminal event, because the time to drain is over."""
+        tasks = list(self._running)
+        for task in tasks:
+            task.cancel(STOPPING.message)
+        if tasks:
+            await asyncio.wait(tasks, timeout=1.0)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        line = RequestLine(request_id=str(uuid.uuid4()))
+        try:
+            request, stream = await self._read(scope, receive, line.request_id)
+        except ClientGone:
+            return
+        except (RefusedRequest, BodyError) as exc:
+            headers = [*exc.error.headers(), ("x-request-id", line.request_id)]
+            if exc.error.code in ("request_too_large", "request_timeout"):
+                headers.append(("connection", "close"))  # the rest of the body is not read
+            await send_json(send, exc.error.status, headers, exc.error.envelope())
+            self._log.write(line.refused(exc.error))
+            return
+        sink = SseSink(send, codex=is_codex(request.headers)) if stream else JsonSink(send)
+        runner = TurnRunner(self._services, request, sink)
+        outcome = "client left"
+        try:
+            if await self._run(runner, receive):
+                outcome = ""
+        finally:
+            sink.close()
+            self._log.write(line.served(runner, sink.status, outcome))
+
+    async def _read(
+        self, scope: Scope, receive: Receive, request_id: str
+    ) -> tuple[TurnRequest, bool]:
+        headers = inbound_headers(scope)
+        try:
+            for name, value in headers:
+                check_header(name, value)
+        except InvalidHeader as exc:
+            raise RefusedRequest(ClientError("invalid_header", str(exc))) from None
+        self._services.accounts.refresh()
+        limit = self._services.settings.limits.request_bytes
+        lengths = [v for n, v in headers if n.lower() == "content-length"]
+        if any(v.isdigit() and int(v) > limit for v in lengths):
+            raise BodyError(too_large(limit))
+        encodings = [v for n, v in headers if n.lower() == "content-encoding"]
+        data = decode_body(await read_body(receive, limit), encodings, limit)
+        try:
+            body = parse_body(data)
+            stream = _checked(body)
+            evidence = read_evidence(headers, body)
+        except InvalidBodyError as exc:
+            error = ClientError(exc.code, str(exc), param=exc.param)
+            raise RefusedRequest(error) from None
+        return TurnRequest(headers, body, evidence, request_id), stream
+
+    async def _run(self, runner: TurnRunner, receive: Receive) -> bool:
+        """Run a turn; False if the client left before its end."""
+        turn = asyncio.create_task(runner.run())
+        gone = asyncio.create_task(_disconnected(receive))
+        self._running[turn] = runner
+        try:
+            await asyncio.wait((turn, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not turn.done():
+                turn.cancel()
+                await asyncio.wait((turn,))
+                return False
+            if turn.cancelled():
+                await runner.abort(STOPPING)
+                return True
+            turn.result()
+            return True
+        finally:
+            del self._running[turn]
+            gone.cancel()
+
+
+def _checked(body: Body) -> bool:
+    """Check the members that the gateway itself reads; return whether the client wants a stream."""
+    stream = body.flag("stream")
+    if body.flag("background"):
+        raise InvalidBodyError(
+            "background responses are not bridged: the upstream's WebSocket does not take them",
+            param="background",
+            code="not_supported",
+        )
+    for name in ("model", "stream_id"):
+        body.text(name)
+    body.flag("store")
+    return stream
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

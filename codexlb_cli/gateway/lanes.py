@@ -1,0 +1,191 @@
+"""Lanes: which upstream sockets are kept, and which turn may use one.
+
+A lane is one key, account, model and forwarded handshake set. One turn at a time runs on a socket;
+a parallel turn on a busy lane gets another socket. Sockets retire before the upstream's 60-minute
+limit and after an idle time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from codexlb_cli.core.affinity import UNKEYED, Key
+from codexlb_cli.core.frames import TRAILING_EVENT, event_type, is_response_event
+from codexlb_cli.core.handshake import Handshake
+from codexlb_cli.core.headers import Header
+from codexlb_cli.gateway.dial import SocketGone, UpstreamSocket
+from codexlb_cli.gateway.keys import MOST_REMEMBERED, Recent
+
+RESERVE_SECONDS = 120.0
+"""A socket that would retire within this time starts no turn."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Lane:
+    """What sockets must have in common to serve each other's turns."""
+
+    key: Key
+    account: str
+    model: str | None
+    forwarded: tuple[Header, ...]
+
+    @classmethod
+    def of(cls, key: Key, model: str | None, handshake: Handshake) -> Lane:
+        """Return the lane of a turn."""
+        return cls(key, handshake.account, model, handshake.forwarded_set)
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class Seat:
+    """A socket in a lane.
+
+    Attributes:
+        socket: the socket.
+        lane: its lane.
+        latest: the id of the latest response that was made on it with `store: false`.
+        free: set while no turn runs on it.
+        waiting: how many anchored turns wait for it.
+    """
+
+    socket: UpstreamSocket
+    lane: Lane
+    latest: str | None = None
+    free: asyncio.Event = field(default_factory=asyncio.Event)
+    waiting: int = 0
+    watch: asyncio.Task[None] | None = None
+
+
+class Lanes:
+    """All sockets that no turn uses, and the anchors that live on sockets.
+
+    Args:
+        idle_seconds: returns `[lanes] idle`.
+        max_age_seconds: returns `[lanes] max_age`.
+    """
+
+    def __init__(
+        self, idle_seconds: Callable[[], float], max_age_seconds: Callable[[], float]
+    ) -> None:
+        self._idle_seconds = idle_seconds
+        self._max_age_seconds = max_age_seconds
+        self._idle: dict[Lane, list[Seat]] = {}
+        self._anchors: Recent[str, Seat] = Recent(MOST_REMEMBERED)
+        self._seats: set[Seat] = set()
+
+    async def take(self, lane: Lane) -> Seat | None:
+        """Return an idle socket of the lane, now busy; None if there is none."""
+        while seats := self._idle.get(lane):
+            seat = seats.pop()
+            await self._occupy(seat)
+            if seat.socket.open and self._young(seat):
+                return seat
+            self.retire(seat)
+        self._idle.pop(lane, None)
+        return None
+
+    def add(self, socket: UpstreamSocket, lane: Lane) -> Seat:
+        """Take over a new socket, busy with the turn that dialled it."""
+        seat = Seat(socket, lane)
+        self._seats.add(seat)
+        return seat
+
+    def anchor(self, response_id: str) -> Seat | None:
+        """Return the live socket whose latest response is `response_id`; None if it is gone."""
+        seat = self._anchors.get(response_id)
+        if seat is None or seat.latest != response_id or not seat.socket.open:
+            return None
+        return seat
+
+    async def take_anchored(self, seat: Seat, response_id: str) -> bool:
+        """Wait until the socket is free; False if the anchor was lost meanwhile."""
+        seat.waiting += 1
+        try:
+            if not await self._turn_ended(seat):
+                return False
+        finally:
+            seat.waiting -= 1
+        if self.anchor(response_id) is not seat:
+            return False
+        idle = self._idle.get(seat.lane, [])
+        if seat in idle:
+            idle.remove(seat)
+        await self._occupy(seat)
+        return seat.socket.open
+
+    def made(self, seat: Seat, response_id: str | None) -> None:
+        """Note the latest response of a socket; None drops the earlier one (a failed turn)."""
+        seat.latest = response_id
+        if response_id is not None:
+            self._anchors.put(response_id, seat)
+
+    def release(self, seat: Seat) -> None:
+        """Give a socket back after its terminal event."""
+        if not seat.socket.open or not self._young(seat):
+            self.retire(seat)
+            return
+        # A socket that holds an unkeyed conversation serves nobody but that conversation.
+        if seat.latest is None or seat.lane.key is not UNKEYED:
+            self._idle.setdefault(seat.lane, []).append(seat)
+        seat.watch = asyncio.create_task(self._watch(seat))
+        seat.free.set()
+
+    def retire(self, seat: Seat) -> None:
+        """End a socket: its turn failed or its client left, or it is too old."""
+        seat.socket.end("retired")
+        self._forget(seat)
+
+    async def close(self) -> None:
+        """End all sockets."""
+        for seat in list(self._seats):
+            if seat.watch is not None:
+                seat.watch.cancel()
+            seat.socket.end("gateway stopped")
+        self._seats.clear()
+        self._idle.clear()
+
+    def __len__(self) -> int:
+        return len(self._seats)
+
+    def _young(self, seat: Seat) -> bool:
+        age = asyncio.get_running_loop().time() - seat.socket.opened_at
+        limit = self._max_age_seconds()
+        return age < limit - min(RESERVE_SECONDS, limit / 10)
+
+    async def _turn_ended(self, seat: Seat) -> bool:
+        await seat.free.wait()
+        return seat.socket.open
+
+    async def _occupy(self, seat: Seat) -> None:
+        seat.free.clear()
+        if seat.watch is not None:
+            seat.watch.cancel()
+            # Only one reader at a time: the watch must have let go of the socket.
+            await asyncio.wait([seat.watch])
+            seat.watch = None
+
+    def _forget(self, seat: Seat) -> None:
+        self._seats.discard(seat)
+        idle = self._idle.get(seat.lane)
+        if idle is not None and seat in idle:
+            idle.remove(seat)
+            if not idle:
+                del self._idle[seat.lane]
+        seat.latest = None
+        seat.free.set()
+
+    async def _watch(self, seat: Seat) -> None:
+        """Read an idle socket, so that its pongs and its end are seen; end it after its time."""
+        age = asyncio.get_running_loop().time() - seat.socket.opened_at
+        rest = max(0.0, min(self._idle_seconds(), self._max_age_seconds() - age))
+        try:
+            async with asyncio.timeout(rest):
+                while True:
+                    kind = event_type(await seat.socket.receive())
+                    if is_response_event(kind) and kind != TRAILING_EVENT:
+                        break  # an event that belongs to no turn: nothing here can be trusted
+        except (TimeoutError, SocketGone, ValueError):
+            pass
+        self._forget(seat)
+        await seat.socket.close()

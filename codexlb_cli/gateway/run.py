@@ -1,0 +1,154 @@
+"""Puts a gateway together, runs it until a signal comes, and takes it apart again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from codexlb_cli.config.load import Settings
+from codexlb_cli.errors import ExitStatus
+from codexlb_cli.gateway.accounts import Accounts
+from codexlb_cli.gateway.app import GatewayApp
+from codexlb_cli.gateway.guard import Guard
+from codexlb_cli.gateway.http import Responses
+from codexlb_cli.gateway.keys import Keys
+from codexlb_cli.gateway.lanes import Lanes
+from codexlb_cli.gateway.request_log import RequestLog
+from codexlb_cli.gateway.server import Listener, listen
+from codexlb_cli.gateway.turns import Services
+from codexlb_cli.store.credentials import CredentialSource
+from codexlb_cli.store.database import Writer, database_path
+
+
+@dataclass(slots=True)
+class GatewayInputs:
+    """What a gateway is made of.
+
+    Attributes:
+        load: reads the settings; called again when the file changes.
+        credentials: where keys come from.
+        state_folder: where the database lies.
+        write_line: takes a line for the request log.
+        warn: takes a warning, without `warning:`.
+        now: seconds since the epoch.
+        draw: a random number from 0 to 1.
+    """
+
+    load: Callable[[], Settings]
+    credentials: CredentialSource
+    state_folder: Path
+    write_line: Callable[[str], None]
+    warn: Callable[[str], None]
+    now: Callable[[], float] = time.time
+    draw: Callable[[], float] = random.random
+
+
+class Gateway:
+    """A gateway; an async context manager that listens while entered.
+
+    Attributes:
+        services: accounts, keys and lanes.
+        responses: the endpoint.
+        port: the port that it listens on.
+    """
+
+    def __init__(self, inputs: GatewayInputs, listener: socket.socket | None = None) -> None:
+        self._inputs = inputs
+        settings = inputs.load()
+        host = settings.gateway.host
+        self._socket = listener or listen(host, settings.gateway.port)
+        self.port: int = self._socket.getsockname()[1]
+        self.hurry = asyncio.Event()
+        self._writer = Writer(database_path(inputs.state_folder), inputs.warn)
+        accounts = Accounts(
+            inputs.load,
+            inputs.credentials,
+            inputs.state_folder,
+            writer=self._writer,
+            now=inputs.now,
+            warn=inputs.warn,
+        )
+        self.services = Services(
+            accounts=accounts,
+            keys=Keys(self._writer, inputs.state_folder, inputs.now),
+            lanes=Lanes(
+                lambda: accounts.settings.lanes.idle, lambda: accounts.settings.lanes.max_age
+            ),
+            now=inputs.now,
+            draw=inputs.draw,
+            warn=inputs.warn,
+        )
+        self.responses = Responses(self.services, RequestLog(inputs.write_line))
+        app = GatewayApp(self.services, self.responses, Guard(host, self.port))
+        self._listener = Listener(app, self.responses, self._socket)
+
+    async def __aenter__(self) -> Self:
+        await self._listener.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._listener.stop(self.services.settings.timeouts.drain, self.hurry)
+        await self.services.lanes.close()
+        await asyncio.to_thread(self._writer.close)
+
+
+async def run_until_signal(
+    stack: AsyncExitStack, gateway: Gateway, say: Callable[[str], None]
+) -> ExitStatus:
+    """Wait for Ctrl-C or SIGTERM, drain, and return the exit code.
+
+    Args:
+        stack: what is running; closed here.
+        gateway: the gateway, entered in `stack`.
+        say: takes what the person is told.
+    """
+    loop = asyncio.get_running_loop()
+    stopped: asyncio.Future[ExitStatus] = loop.create_future()
+
+    def stop(status: ExitStatus) -> None:
+        if stopped.done():
+            gateway.hurry.set()
+        else:
+            stopped.set_result(status)
+
+    _on_signal(loop, signal.SIGINT, lambda: stop(ExitStatus.INTERRUPTED))
+    _on_signal(loop, signal.SIGTERM, lambda: stop(ExitStatus.DONE))
+    status = await stopped
+    running = gateway.responses.running
+    if running:
+        turns = "1 turn is" if running == 1 else f"{running} turns are"
+        say(f"stopping when {turns} done; Ctrl-C again to end now")
+    await stack.aclose()
+    if running:
+        say("stopped")
+    else:
+        say("stopped, no turn was running")
+    return status
+
+
+def run_event_loop(main: Coroutine[Any, Any, ExitStatus]) -> ExitStatus:
+    """Run `main` on uvloop, or on asyncio's own loop where there is no uvloop."""
+    if sys.platform == "win32":
+        return asyncio.run(main)
+    import uvloop  # noqa: PLC0415 - does not exist on Windows
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+def _on_signal(
+    loop: asyncio.AbstractEventLoop, number: signal.Signals, act: Callable[[], None]
+) -> None:
+    try:
+        loop.add_signal_handler(number, act)
+    except NotImplementedError:  # Windows
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(act))

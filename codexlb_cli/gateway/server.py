@@ -1,0 +1,187 @@
+"""The listener: uvicorn with our own protocol class, and the orderly end.
+
+uvicorn answers a malformed head as text/plain and writes a refused upgrade in two pieces; both
+are overridden here, because clients parse one envelope, and Codex reads a refusal's body only if
+it comes together with its head.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import socket
+import uuid
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from codexlb_cli.core.client_errors import ClientError
+from codexlb_cli.errors import ConfigError
+from codexlb_cli.gateway.app import GatewayApp
+from codexlb_cli.gateway.http import Responses
+
+LONGEST_HEAD_BYTES = 256 * 1024
+HEAD_SECONDS = 30.0
+KEEP_ALIVE_SECONDS = 75
+
+USE_HTTP = ClientError(
+    "upgrade_required", "this gateway does not take WebSocket clients yet; use HTTP with SSE"
+)
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """HTTP/1.1 with bounded heads, refusals in one write, and our own error envelope."""
+
+    _head_bytes = 0
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock for the first head."""
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        self._head_ended()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; a head over the limit is refused."""
+        self._head_bytes += len(data)
+        if self._head_timer is not None and self._head_bytes > LONGEST_HEAD_BYTES:
+            self._refuse(ClientError("head_too_large", "the request's headers are too large"))
+            return
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        super().on_message_begin()
+        if self._head_timer is None:
+            self._head_bytes = 0
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def on_headers_complete(self) -> None:
+        """A head is complete."""
+        self._head_ended()
+        super().on_headers_complete()
+
+    def _head_ended(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _should_upgrade_to_ws(self) -> bool:
+        return True
+
+    def handle_websocket_upgrade(self) -> None:
+        """Refuse an upgrade: foreign hosts and origins with 403, all others with 426."""
+        app = self.app
+        assert isinstance(app, GatewayApp)
+        headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in self.headers]
+        self._refuse(app.guard.refuse(headers) or USE_HTTP)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP."""
+        self._refuse(ClientError("invalid_request", msg.rstrip(".").lower()))
+
+    def _refuse(self, error: ClientError) -> None:
+        body = json.dumps(error.envelope()).encode()
+        head = [
+            f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
+            "content-type: application/json",
+            f"content-length: {len(body)}",
+            f"x-request-id: {uuid.uuid4()}",
+            "connection: close",
+        ]
+        if error.status == 426:
+            head.append("upgrade: HTTP/1.1")  # RFC 9110 section 15.5.22 wants one
+        self.transport.write("\r\n".join(head).encode() + b"\r\n\r\n" + body)
+        self.transport.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the end is ours."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind the gateway's socket.
+
+    Raises:
+        ConfigError: the port is in use, or may not be bound.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(1024)
+    except OSError as exc:
+        listener.close()
+        if exc.errno == errno.EADDRINUSE:
+            message, other = f"port {port} is in use", port + 2 if port < 65534 else 2455
+            raise ConfigError(message, hint=f"choose another: --port {other}") from None
+        reason = (exc.strerror or type(exc).__name__).lower()
+        raise ConfigError(f"cannot listen on {host} port {port}: {reason}") from None
+    return listener
+
+
+class Listener:
+    """A running server.
+
+    Args:
+        app: the application.
+        responses: the endpoint whose turns are drained.
+        listener: the bound socket.
+    """
+
+    def __init__(self, app: GatewayApp, responses: Responses, listener: socket.socket) -> None:
+        config = uvicorn.Config(
+            app,
+            http=GatewayProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        )
+        self._responses = responses
+        self._server = _Server(config)
+        self._socket = listener
+        self._task: asyncio.Task[Any] | None = None
+
+    async def start(self) -> None:
+        """Accept connections from now on."""
+        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        while not self._server.started:
+            if self._task.done():
+                self._task.result()
+            await asyncio.sleep(0.001)
+
+    async def stop(self, drain_seconds: float, hurry: asyncio.Event) -> None:
+        """Accept nothing more, let turns end, then end them.
+
+        Args:
+            drain_seconds: how long turns may go on.
+            hurry: set when the person does not want to wait any longer.
+        """
+        assert self._task is not None, "start() comes first"
+        self._server.should_exit = True
+        waiting = asyncio.create_task(hurry.wait())
+        await asyncio.wait(
+            (self._task, waiting), timeout=drain_seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        waiting.cancel()
+        await self._responses.stop_turns()
+        self._server.force_exit = True
+        await asyncio.wait((self._task,), timeout=1.0)

@@ -1,0 +1,239 @@
+"""How a turn is written to an HTTP client: as server-sent events, or as one JSON answer.
+
+The head is held back until the upstream's first response event, so that whatever goes wrong
+before it is a plain HTTP status. After it, every stream ends in exactly one terminal event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Protocol
+
+from codexlb_cli.core.client_errors import ClientError
+from codexlb_cli.core.events import (
+    CODEX_KEEPALIVE,
+    SSE_COMMENT,
+    error_object,
+    our_error,
+    passed_on,
+    terminal_event,
+)
+from codexlb_cli.core.failures import Failure
+from codexlb_cli.core.frames import split_members
+from codexlb_cli.core.headers import Header
+
+KEEPALIVE_SECONDS = 15.0
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+HeadersOf = Callable[[], list[Header]]
+
+
+class Sink(Protocol):
+    """Where a turn's events go."""
+
+    status: int | None
+
+    async def begin(self, headers: list[Header]) -> None:
+        """Take the head: the upstream works on the turn."""
+
+    async def event(self, kind: str, text: str) -> None:
+        """Take an event that is not the last."""
+
+    async def finish(self, kind: str, text: str) -> None:
+        """Take the terminal event."""
+
+    async def fail(self, error: ClientError, headers: list[Header]) -> None:
+        """End with an error of ours."""
+
+    async def pass_on(self, failure: Failure, headers: list[Header]) -> None:
+        """End with the upstream's own error."""
+
+
+async def send_json(send: Send, status: int, headers: list[Header], body: object) -> None:
+    """Write a complete JSON answer."""
+    text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
+    content = text.encode()
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": encoded(
+                [
+                    ("content-type", "application/json"),
+                    ("content-length", str(len(content))),
+                    *headers,
+                ]
+            ),
+        }
+    )
+    await send({"type": "http.response.body", "body": content})
+
+
+def encoded(headers: list[Header]) -> list[tuple[bytes, bytes]]:
+    """Return headers as ASGI wants them."""
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
+def event_bytes(kind: str, text: str) -> bytes:
+    """Return one server-sent event.
+
+    Raises:
+        ValueError: the event holds a line break and is not JSON.
+    """
+    if "\n" in text or "\r" in text:
+        text = json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":"))
+    return f"event: {kind}\ndata: {text}\n\n".encode()
+
+
+class SseSink:
+    """Writes a turn as server-sent events.
+
+    Args:
+        send: ASGI's send.
+        codex: whether the client is Codex: it takes other keep-alives and another last event.
+    """
+
+    def __init__(self, send: Send, *, codex: bool) -> None:
+        self.status: int | None = None
+        self._send = send
+        self._codex = codex
+        self._last = ""
+        self._response_id: object = None
+        self._written_at = 0.0
+        self._keepalive: asyncio.Task[None] | None = None
+
+    async def begin(self, headers: list[Header]) -> None:
+        """Write the head."""
+        self.status = 200
+        head = [
+            ("content-type", "text/event-stream; charset=utf-8"),
+            ("cache-control", "no-cache"),
+            ("x-accel-buffering", "no"),
+        ]
+        await self._send(
+            {"type": "http.response.start", "status": 200, "headers": encoded([*head, *headers])}
+        )
+        self._written_at = asyncio.get_running_loop().time()
+        self._keepalive = asyncio.create_task(self._keep_alive())
+
+    async def event(self, kind: str, text: str) -> None:
+        """Write an event."""
+        if not self._last:
+            self._response_id = _response_id(text)
+        self._last = text
+        self._written_at = asyncio.get_running_loop().time()
+        await self._write(event_bytes(kind, text), more=True)
+
+    async def finish(self, kind: str, text: str) -> None:
+        """Write the terminal event; an upstream's error in the form that clients raise on."""
+        if kind == "error":
+            frame = _object(text)
+            nested = frame.get("error")
+            error = nested if isinstance(nested, dict) else frame
+            await self._end(error_object(error, None))
+            return
+        self._stop()
+        await self._write(event_bytes(kind, text), more=False)
+
+    async def fail(self, error: ClientError, headers: list[Header]) -> None:
+        """Write an error of ours: a status before the head, the terminal event after it."""
+        if self.status is not None:
+            await self._end(our_error(error))
+            return
+        self.status = error.status
+        await send_json(self._send, error.status, [*error.headers(), *headers], error.envelope())
+
+    async def pass_on(self, failure: Failure, headers: list[Header]) -> None:
+        """Write the upstream's own error, with its status."""
+        status, own, body = passed_on(failure)
+        self.status = status
+        await send_json(self._send, status, [*own, *headers], body)
+
+    async def _end(self, error: Mapping[str, object]) -> None:
+        self._stop()
+        last = {**_object(self._last), "response_id": self._response_id}
+        kind, text = terminal_event(error, last, codex=self._codex)
+        await self._write(event_bytes(kind, text), more=False)
+
+    async def _write(self, content: bytes, *, more: bool) -> None:
+        await self._send({"type": "http.response.body", "body": content, "more_body": more})
+
+    def _stop(self) -> None:
+        if self._keepalive is not None:
+            self._keepalive.cancel()
+            self._keepalive = None
+
+    def close(self) -> None:
+        """Stop the keep-alives; the client is gone or the stream has ended."""
+        self._stop()
+
+    async def _keep_alive(self) -> None:
+        line = CODEX_KEEPALIVE if self._codex else SSE_COMMENT
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._written_at + KEEPALIVE_SECONDS - loop.time())
+            if loop.time() - self._written_at >= KEEPALIVE_SECONDS:
+                self._written_at = loop.time()
+                await self._write(line, more=True)
+
+
+class JsonSink:
+    """Writes a turn as one JSON answer: the terminal event's `response` object."""
+
+    def __init__(self, send: Send) -> None:
+        self.status: int | None = None
+        self._send = send
+        self._headers: list[Header] = []
+
+    async def begin(self, headers: list[Header]) -> None:
+        """Keep the head until the status is known."""
+        self._headers = headers
+
+    async def event(self, kind: str, text: str) -> None:
+        """Events before the last one are not part of the answer."""
+
+    async def finish(self, kind: str, text: str) -> None:
+        """Write the response object; `failed` and `incomplete` are 200, as over HTTP upstream."""
+        if kind == "error":
+            frame = _object(text)
+            status = frame.get("status", frame.get("status_code"))
+            if not isinstance(status, int) or not 400 <= status <= 599 or status == 401:
+                status = 502
+            nested = frame.get("error")
+            body = {"error": error_object(nested if isinstance(nested, dict) else frame, status)}
+            self.status = status
+            headers = [("x-should-retry", "false"), *self._headers]
+            await send_json(self._send, status, headers, body)
+            return
+        self.status = 200
+        response = split_members(text).get("response")
+        await send_json(self._send, 200, self._headers, response.raw if response else "{}")
+
+    async def fail(self, error: ClientError, headers: list[Header]) -> None:
+        """Write an error of ours."""
+        self.status = error.status
+        await send_json(self._send, error.status, [*error.headers(), *headers], error.envelope())
+
+    async def pass_on(self, failure: Failure, headers: list[Header]) -> None:
+        """Write the upstream's own error, with its status."""
+        status, own, body = passed_on(failure)
+        self.status = status
+        await send_json(self._send, status, [*own, *headers], body)
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _response_id(text: str) -> object:
+    response = _object(text).get("response")
+    return response.get("id") if isinstance(response, dict) else None

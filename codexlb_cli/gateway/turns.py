@@ -1,0 +1,538 @@
+"""Performs one turn: asks `core.turn` what to do, does it, and reports what happened.
+
+Nothing here decides where a turn goes. What is awaited before the first event is bounded by one
+deadline; what is awaited after it, by the idle time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from codexlb_cli.config.load import Settings
+from codexlb_cli.config.policies import OWN_USER_AGENT, header_options, reconnect_policy
+from codexlb_cli.core import frames
+from codexlb_cli.core.affinity import Evidence, Key, KeyRecord
+from codexlb_cli.core.client_errors import ClientError, no_accounts
+from codexlb_cli.core.closes import PROTOCOL_FAULT, TRANSPORT_LOST
+from codexlb_cli.core.failures import DIAL_FAILURE, Failure, Fault, parse
+from codexlb_cli.core.handshake import Handshake, HandshakeInputs, build, client_headers
+from codexlb_cli.core.headers import TURN_STATE_HEADER, Header
+from codexlb_cli.core.limits import rate_limit_headers
+from codexlb_cli.core.reconnect import Strength
+from codexlb_cli.core.selection import Pool
+from codexlb_cli.core.turn import (
+    Action,
+    Answer,
+    Begin,
+    Blame,
+    BoundElsewhere,
+    Closed,
+    Dial,
+    DialFailed,
+    Event,
+    Finished,
+    Opened,
+    OutOfTime,
+    PassOn,
+    Refused,
+    Responded,
+    Send,
+    Silent,
+    Turn,
+    TurnFacts,
+)
+from codexlb_cli.errors import ConfigError
+from codexlb_cli.gateway.accounts import Accounts
+from codexlb_cli.gateway.dial import DialError, DialOptions, SocketGone, UpstreamSocket, dial
+from codexlb_cli.gateway.keys import Keys
+from codexlb_cli.gateway.lanes import Lane, Lanes, Seat
+from codexlb_cli.gateway.silence import Silence
+from codexlb_cli.gateway.sinks import Sink
+
+OWNER_COMMIT_SECONDS = 0.1
+
+
+@dataclass(slots=True, repr=False)
+class TurnRequest:
+    """A client's request for one turn.
+
+    Attributes:
+        headers: as received, values decoded as ISO-8859-1.
+        body: the parsed body.
+        evidence: its affinity evidence.
+        request_id: the value of `x-request-id`.
+    """
+
+    headers: list[Header]
+    body: frames.Body
+    evidence: Evidence
+    request_id: str
+
+    @property
+    def model(self) -> str | None:
+        """The model; None if the body names none."""
+        model = self.body.get("model")
+        return model if isinstance(model, str) else None
+
+
+@dataclass(slots=True)
+class Services:
+    """What a turn needs of the running gateway; time, chance and storage are passed in."""
+
+    accounts: Accounts
+    keys: Keys
+    lanes: Lanes
+    now: Callable[[], float] = time.time
+    draw: Callable[[], float] = field(default=lambda: 1.0)
+    warn: Callable[[str], None] = field(default=lambda _: None)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that are in force."""
+        return self.accounts.settings
+
+
+class _Ended(Exception):
+    def __init__(self, error: ClientError) -> None:
+        super().__init__(error.code)
+        self.error = error
+
+
+class TurnRunner:
+    """Runs one turn.
+
+    Attributes:
+        turn: its state; None until it was planned.
+        key: the key that decided; its strength is the turn's affinity.
+        ended_with: the terminal event's type; None if it ended otherwise.
+        first_event_at: loop time of the first response event.
+    """
+
+    def __init__(self, services: Services, request: TurnRequest, sink: Sink) -> None:
+        self.turn: Turn | None = None
+        self.ended_with: str | None = None
+        self.first_event_at: float | None = None
+        self.dropped_reasoning = 0
+        self._services = services
+        self._settings = services.settings
+        self._request = request
+        self._sink = sink
+        self._loop = asyncio.get_running_loop()
+        total = self._settings.timeouts.before_first_event_total
+        self._deadline = self._loop.time() + total
+        self._in_flight: str | None = None
+        self._seat: Seat | None = None
+        self._frame = ""
+        self._first = ""
+        self._refusal: str | None = None
+        self._head: dict[str, str] = {}
+        self._committed: Future[None] | None = None
+        self.key: Key
+        self._record: KeyRecord
+        self.key, self._record = services.keys.deciding(request.evidence)
+
+    @property
+    def strength(self) -> Strength:
+        """The turn's affinity."""
+        return Strength.HARD if self._anchored_seat else self.key.strength
+
+    @property
+    def outcome(self) -> str:
+        """What became of the turn, for the request log: one line without secrets."""
+        if self.turn is None:
+            return "-"
+        if self._refusal is not None:
+            return self._refusal
+        told = [self.ended_with or _error_code(self.turn.error)]
+        if self.turn.attempts > 1:
+            told.append(f"{self.turn.attempts} attempts")
+        dropped = self.dropped_reasoning
+        lost = [f"{dropped} reasoning items dropped"] if dropped else []
+        steps = ", ".join([*self.turn.steps, *lost])
+        return f"{', '.join(told)}: {steps}" if steps else ", ".join(told)
+
+    async def run(self) -> None:
+        """Run the turn to its end; the sink has been given exactly one end after it.
+
+        Raises:
+            asyncio.CancelledError: the client is gone; its socket is retired.
+        """
+        try:
+            await self._run()
+        except _Ended as exc:
+            self._refusal = exc.error.code
+            await self._sink.fail(exc.error, self._answer_headers())
+        finally:
+            self._leave_account()
+            if self._seat is not None:
+                self._services.lanes.retire(self._seat)
+
+    async def abort(self, error: ClientError) -> None:
+        """End the stream with an error of ours, because the gateway stops."""
+        await self._sink.fail(error, self._answer_headers())
+
+    async def _run(self) -> None:
+        self.turn = turn = Turn(self._facts(), reconnect_policy(self._settings))
+        if not any(account.enabled for account in self._settings.accounts):
+            raise _Ended(no_accounts(self._pool()))
+        event: Event | None = Begin()
+        while event is not None:
+            actions = turn.receive(event, self._pool(), draw=self._services.draw())
+            responded, event = isinstance(event, Responded), None
+            for action in actions:
+                event = await self._perform(action)
+            if responded:
+                event = await self._stream()
+        if turn.error is not None:
+            self._services.keys.failed(self.key)
+
+    async def _perform(self, action: Action) -> Event | None:
+        match action:
+            case Dial(account, after):
+                return await self._in_time(self._dial(account, after))
+            case Send():
+                return await self._send()
+            case Blame(account, evidence):
+                self._services.accounts.blame(account, evidence)
+            case Answer(error):
+                await self._sink.fail(error, self._answer_headers())
+            case PassOn(failure):
+                await self._sink.pass_on(failure, self._answer_headers())
+        return None
+
+    # Planning
+
+    def _facts(self) -> TurnFacts:
+        request, record = self._request, self._record
+        seat = self._anchored_seat
+        if request.evidence.anchored and seat is None:
+            raise _Ended(_previous_response_not_found())
+        acts = frames.has_side_effects(request.body)
+        replayable = self._settings.reconnect.replay_hosted_tools or not acts
+        return TurnFacts(
+            strength=self.strength,
+            owner=seat.lane.account if seat else record.owner,
+            bound=seat is not None or record.bound,
+            portable=request.evidence.portable,
+            replayable=replayable and record.may_replay(self._services.now()),
+            anchored=seat is not None,
+            owner_failed=record.owner_keeps_failing(self._services.now()),
+            failures=record.failures,
+            deadline=self._services.now() + self._settings.timeouts.before_first_event_total,
+        )
+
+    @cached_property
+    def _anchored_seat(self) -> Seat | None:
+        if not self._request.evidence.anchored:
+            return None
+        return self._services.lanes.anchor(self._previous_response)
+
+    @property
+    def _previous_response(self) -> str:
+        return self._request.body.text("previous_response_id") or ""
+
+    def _pool(self) -> Pool:
+        return self._services.accounts.pool(self._request.model)
+
+    # Before the first event
+
+    async def _in_time(self, step: Any) -> Event:
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                event: Event = await step
+                return event
+        except TimeoutError:
+            return OutOfTime()
+
+    async def _dial(self, name: str, after_seconds: float) -> Event:
+        self._leave_account()
+        services = self._services
+        services.accounts.chosen(name)
+        self._in_flight = name
+        services.keys.claim(self.key, name)
+        if after_seconds > 0:
+            await asyncio.sleep(after_seconds)
+        try:
+            handshake = self._handshake(name)
+        except ConfigError:  # the account was removed while this turn waited for it
+            return DialFailed(DIAL_FAILURE)
+        self._frame = self._build_frame(handshake)
+        try:
+            self._seat = await self._take_seat(handshake)
+        except DialError as exc:
+            return DialFailed(exc.failure)
+        record = services.keys.record(self.key)
+        parallel = not self._record.bound and self.strength is Strength.HARD and record.bound
+        if parallel and record.owner is not None and record.owner != name:
+            services.lanes.release(self._seat)
+            self._seat = None
+            return BoundElsewhere(record.owner)
+        return Opened()
+
+    def _handshake(self, name: str) -> Handshake:
+        account = self._services.settings.account(name)
+        secret = self._services.accounts.secret(account)
+        evidence = self._request.evidence
+        return build(
+            HandshakeInputs(
+                account=account,
+                secret=secret,
+                inbound=self._request.headers,
+                options=header_options(self._settings),
+                user_agent=OWN_USER_AGENT,
+                conversation_key=evidence.conversation_key,
+                turn_state_is_ours=self._services.keys.turn_state_owner(evidence.turn_state)
+                == name,
+            )
+        )
+
+    def _build_frame(self, handshake: Handshake) -> str:
+        body = self._request.body
+        home = self._record.owner
+        self.dropped_reasoning = 0
+        if home is not None and home != handshake.account:
+            self.dropped_reasoning = frames.encrypted_reasoning(body)
+        frame = frames.create_frame(
+            body, handshake.client_metadata, drop_reasoning=self.dropped_reasoning > 0
+        )
+        limit = self._settings.limits.frame_bytes
+        if len(frame) > limit or len(frame.encode()) > limit:
+            raise _Ended(
+                ClientError(
+                    "request_too_large",
+                    f"the request is larger than the {limit} bytes that one upstream frame takes",
+                )
+            )
+        return frame
+
+    async def _take_seat(self, handshake: Handshake) -> Seat:
+        services = self._services
+        if self._anchored_seat is not None:
+            return await self._take_anchored(self._anchored_seat)
+        lane = Lane.of(self._request.evidence.lane, self._request.model, handshake)
+        seat = await services.lanes.take(lane)
+        if seat is not None:
+            return seat
+        await asyncio.sleep(services.accounts.dial_wait(handshake.account))
+        options = DialOptions(
+            timeout_seconds=self._settings.timeouts.dial,
+            largest_event_bytes=self._settings.limits.request_bytes,
+        )
+        socket = await dial(handshake, options, services.now)
+        seen = client_headers(socket.response_headers)
+        services.accounts.limits_seen(handshake.account, seen)
+        return services.lanes.add(socket, lane)
+
+    async def _take_anchored(self, seat: Seat) -> Seat:
+        limit = self._settings.lanes.queue
+        if not seat.free.is_set() and seat.waiting >= limit:
+            raise _Ended(
+                ClientError(
+                    "queue_full",
+                    f"{limit} turns wait for the socket that holds this response already",
+                    retry_after=1,
+                )
+            )
+        if not await self._services.lanes.take_anchored(seat, self._previous_response):
+            raise _Ended(_previous_response_not_found())
+        return seat
+
+    async def _send(self) -> Event:
+        for key in {self.key, self._request.evidence.lane}:
+            self._services.keys.bind(key, self._socket.account)
+        try:
+            await self._socket.send(self._frame)
+            return await self._first_event()
+        except SocketGone as exc:
+            return self._closed(exc)
+
+    async def _first_event(self) -> Event:
+        """Read until the first response event; telemetry extends the time up to the total."""
+        while True:
+            due = min(self._loop.time() + self._settings.timeouts.first_event, self._deadline)
+            try:
+                async with asyncio.timeout_at(due):
+                    text = await self._socket.receive()
+            except TimeoutError:
+                self._retire("silent")
+                return OutOfTime() if due == self._deadline else Silent(TRANSPORT_LOST)
+            kind = self._kind(text)
+            if kind == "error":
+                return self._refused(text)
+            if frames.is_response_event(kind):
+                if kind == frames.TRAILING_EVENT:
+                    continue  # the end of an earlier turn on this socket
+                self._first = text
+                return Responded()
+            self._telemetry(kind, text)
+
+    def _refused(self, text: str) -> Event:
+        frame = _object(text)
+        headers = frame.get("headers")
+        status = frame.get("status", frame.get("status_code"))
+        failure = parse(
+            status if isinstance(status, int) and not isinstance(status, bool) else None,
+            frame,
+            headers if isinstance(headers, dict) else {},
+            self._services.now(),
+            handshake=False,
+        )
+        account = self._socket.account
+        self._services.accounts.limits_seen(account, client_headers(failure.headers.items()))
+        if failure.row.fault is Fault.MODEL and self._request.model:
+            self._services.accounts.model_missing(account, self._request.model)
+        if failure.row.fault in (Fault.REQUEST, Fault.CLIENT_STATE, Fault.MODEL):
+            self._give_back(response_id=None)
+        else:
+            self._retire(failure.row.reason)
+        return Refused(failure)
+
+    # From the first event on
+
+    async def _stream(self) -> Event:
+        """Relay events until the terminal one."""
+        sink, socket = self._sink, self._socket
+        self.first_event_at = self._loop.time()
+        response_id = self._responded()
+        await sink.begin(self._head_headers())
+        text = self._first
+        with Silence(self._settings.timeouts.idle, lambda: socket.end("silent")) as silence:
+            try:
+                while (kind := self._kind(text)) not in frames.TERMINAL_EVENTS:
+                    if frames.is_response_event(kind):
+                        await sink.event(kind, text)
+                    else:
+                        self._telemetry(kind, text)
+                    text = await socket.receive()
+                    silence.broken()
+            except SocketGone as exc:
+                return self._closed(exc)
+        await self._finish(kind, text, response_id)
+        return Finished()
+
+    def _responded(self) -> str | None:
+        response = _object(self._first).get("response")
+        found = response.get("id") if isinstance(response, dict) else None
+        response_id = found if isinstance(found, str) else None
+        self._committed = self._services.keys.responded(
+            self._stored_key, self._socket.account, response_id
+        )
+        return response_id
+
+    @property
+    def _stored_key(self) -> Key:
+        """The key whose owner row this turn writes: its conversation's, not a single response's."""
+        return self._request.evidence.lane
+
+    async def _finish(self, kind: str, text: str, response_id: str | None) -> None:
+        services, account = self._services, self._socket.account
+        self.ended_with = kind
+        if kind in ("response.completed", "response.incomplete"):
+            services.keys.completed(self._stored_key, account, self._pool())
+            services.accounts.turn_completed(account)
+        if self._committed is not None:
+            await self._wait_for_commit(self._committed)
+        stays = self._request.body.get("store") is False and kind != "error"
+        if kind == "error":
+            self._retire(kind)
+        else:
+            self._give_back(response_id=response_id if stays else None)
+        await self._sink.finish(kind, text)
+
+    async def _wait_for_commit(self, committed: Future[None]) -> None:
+        done, _ = await asyncio.wait([asyncio.wrap_future(committed)], timeout=OWNER_COMMIT_SECONDS)
+        if not done:
+            self._services.warn("the owner of a conversation is not on disk yet; going on")
+
+    # Both
+
+    def _kind(self, text: str) -> str:
+        """Return an event's type; what is no JSON object is a protocol fault of the upstream."""
+        try:
+            if text.startswith("{") and text.rstrip().endswith("}"):
+                return frames.event_type(text)
+        except (ValueError, RecursionError):
+            pass
+        self._socket.end("not JSON", PROTOCOL_FAULT)
+        raise SocketGone("not JSON", row=PROTOCOL_FAULT)
+
+    def _telemetry(self, kind: str, text: str) -> None:
+        """Take what HTTP clients read from headers: limits, the model, the turn state."""
+        event = _object(text)
+        account = self._socket.account
+        if kind == frames.RATE_LIMITS_EVENT:
+            self._services.accounts.limits_seen(account, rate_limit_headers(event))
+        elif kind == frames.METADATA_EVENT:
+            headers = event.get("headers")
+            headers = headers if isinstance(headers, dict) else {}
+            self._head.update(client_headers(headers.items()))
+            state = next((v for n, v in headers.items() if n.lower() == TURN_STATE_HEADER), None)
+            if isinstance(state, str) and state.isprintable() and state.isascii():
+                self._services.keys.turn_state_given(state, account)
+                self._head[TURN_STATE_HEADER] = state
+
+    def _closed(self, gone: SocketGone) -> Event:
+        policy = reconnect_policy(self._settings)
+        self._retire(gone.label)
+        return Closed(gone.close_row(policy), gone.label)
+
+    def _retire(self, label: str) -> None:
+        if self._seat is not None:
+            self._seat.socket.end(label)
+            self._services.lanes.retire(self._seat)
+            self._seat = None
+
+    def _give_back(self, response_id: str | None) -> None:
+        seat, self._seat = self._seat, None
+        if seat is not None:
+            self._services.lanes.made(seat, response_id)
+            self._services.lanes.release(seat)
+
+    def _leave_account(self) -> None:
+        if self._in_flight is not None:
+            self._services.accounts.left(self._in_flight)
+            self._in_flight = None
+
+    @property
+    def _socket(self) -> UpstreamSocket:
+        assert self._seat is not None, "no socket was opened yet"
+        return self._seat.socket
+
+    def _head_headers(self) -> list[Header]:
+        account = self._socket.account
+        limits = self._services.accounts.limit_headers(account)
+        upstream = dict(client_headers(self._socket.response_headers))
+        return [*{**upstream, **limits, **self._head}.items(), *self._answer_headers()]
+
+    def _answer_headers(self) -> list[Header]:
+        headers = [("x-request-id", self._request.request_id)]
+        if self.turn is not None and self.turn.account is not None:
+            headers += [
+                ("x-codexlb-account", self.turn.account),
+                ("x-codexlb-attempts", str(self.turn.attempts)),
+            ]
+        return headers
+
+
+def _error_code(error: ClientError | Failure | None) -> str:
+    return "-" if error is None else error.code or "upstream error"
+
+
+def _previous_response_not_found() -> ClientError:
+    return ClientError(
+        "previous_response_not_found",
+        "no open socket holds the previous response; send the full input",
+        param="previous_response_id",
+    )
+
+
+def _object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    return value if isinstance(value, dict) else {}
