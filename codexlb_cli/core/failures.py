@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 
@@ -291,7 +292,9 @@ def _retry_after(value: object, now: float) -> float | None:
     if seconds is not None or not isinstance(value, str):
         return seconds
     try:
-        return parsedate_to_datetime(value).timestamp() - now
+        date = parsedate_to_datetime(value)
+        # The obsolete asctime form names no zone; every HTTP-date is UTC (RFC 9110 5.6.7).
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
     except (ValueError, OverflowError):
         return None
 
@@ -300,7 +303,7 @@ def _try_again_in(message: str) -> float | None:
     found = _TRY_AGAIN.search(message)
     if found is None:
         return None
-    return float(found[1]) * _UNITS.get(found[2].lower(), 1.0)
+    return _number(float(found[1]) * _UNITS.get(found[2].lower(), 1.0))
 
 
 def _number(value: object) -> float | None:
