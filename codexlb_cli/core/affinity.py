@@ -102,7 +102,12 @@ def read_evidence(headers: Sequence[Header], body: Body) -> Evidence:
         keys=tuple(keys) or (UNKEYED,),
         conversation_key=cache_key or conversation,
         turn_state=turn_state,
-        portable=previous is None and conversation is None and not _pinned(body.get("input")),
+        portable=(
+            previous is None
+            and conversation is None
+            and not _pinned(body.get("input"))
+            and not _holds_state(body.get("tools"))
+        ),
         anchored=previous is not None and body.get("store") is False,
     )
 
@@ -207,4 +212,18 @@ def _pinned(value: Any) -> bool:
         return False
     if value.get("type") in _PINNED_TYPES or isinstance(value.get("file_id"), str):
         return True
-    return _pinned(value.get("content"))
+    return _pinned(value.get("content")) or _pinned(value.get("output"))
+
+
+def _holds_state(value: Any) -> bool:
+    """Whether hosted tools name what lies in an account: containers, files, vector stores."""
+    if isinstance(value, list):
+        return any(_holds_state(tool) for tool in value)
+    if not isinstance(value, dict):
+        return False
+    if any(isinstance(value.get(name), str) for name in ("container", "container_id", "file_id")):
+        return True
+    if value.get("file_ids") or value.get("vector_store_ids"):
+        return True
+    inner = ("container", "environment", "input_image_mask", "tools")
+    return any(_holds_state(value.get(name)) for name in inner)
