@@ -55,6 +55,8 @@ def read(source: str) -> bytes:
     Raises:
         UsageError: it cannot be read, or is larger than 1 MiB.
     """
+    if source == "-" and sys.stdin is None:
+        raise UsageError("cannot read `-`: standard input is closed")
     try:
         if source == "-":
             content = sys.stdin.buffer.read(LONGEST_INPUT_BYTES + 1)

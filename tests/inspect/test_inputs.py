@@ -162,11 +162,16 @@ def test_files_and_standard_input_are_read(tmp_path: Path, monkeypatch: pytest.M
     assert read("-") == b"c: d"
 
 
-def test_what_cannot_be_read_is_a_usage_error(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_a_usage_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UsageError, match="no such file or directory"):
         read(str(tmp_path / "none"))
     with pytest.raises(UsageError, match="is a directory"):
         read(str(tmp_path))
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(UsageError, match="standard input is closed"):
+        read("-")
 
 
 def test_a_file_that_is_no_head_is_not_read_to_its_end(tmp_path: Path) -> None:
