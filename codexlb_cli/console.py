@@ -23,7 +23,7 @@ _GAP = "  "
 _COLOURS = {"error": "31", "warning": "33", "hint": "36"}
 
 
-class OutputClosed(Exception):  # noqa: N818  (mostly no fault: the reader has read enough)
+class OutputClosed(Exception):
     """stdout takes no more, as in `codexlb accounts list | head -1`.
 
     Attributes:

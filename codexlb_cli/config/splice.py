@@ -14,7 +14,7 @@ from codexlb_cli.config.scan import Entry, Scan
 _Path = tuple[str, ...]
 
 
-class HoldsComment(Exception):  # noqa: N818  (no fault: a question to the user)
+class HoldsComment(Exception):
     """The table to be deleted holds a comment.
 
     Attributes:

@@ -1,6 +1,6 @@
 """What a client is told when a turn cannot be served: one code, one status, one envelope.
 
-The codes are a contract; see docs/errors.md. Retry-After is an integer and 60 at most: Codex
+The codes are a contract; see docs/http.md. Retry-After is an integer and 60 at most: Codex
 honours any value without a cap, the OpenAI SDKs stop retrying above 120.
 """
 
@@ -27,7 +27,6 @@ STATUSES: dict[str, int] = {
     "rate_limit_exceeded": 429,
     "usage_limit_reached": 429,
     "request_too_large": 400,
-    "continuity_owner_conflict": 400,
     "previous_response_not_found": 400,
     "invalid_request": 400,
     "invalid_header": 400,
@@ -43,6 +42,12 @@ STATUSES: dict[str, int] = {
     "internal_error": 500,
 }
 """The status of each of our codes before the first event."""
+
+
+UPSTREAM_FAILURES = frozenset(
+    {"upstream_unavailable", "upstream_closed", "upstream_silent", "upstream_protocol_error"}
+)
+"""The codes of turns that the upstream failed: they count against the owner of a session."""
 
 
 def error_type(code: str, status: int) -> str:

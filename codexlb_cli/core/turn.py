@@ -15,6 +15,7 @@ from enum import Enum, auto
 
 from codexlb_cli.core.accounts import Effect, Evidence
 from codexlb_cli.core.client_errors import (
+    UPSTREAM_FAILURES,
     ClientError,
     Shortage,
     nobody_can_serve,
@@ -289,9 +290,9 @@ class Turn:
         return Phase.SENT if self.state is State.SENT else Phase.STREAMING
 
     @property
-    def owner(self) -> str | None:
-        """The account that owns the turn's key, as far as this turn knows."""
-        return self._owner
+    def gave_up(self) -> bool:
+        """Whether the upstream failed this turn: not the request's fault, and not a known limit."""
+        return isinstance(self.error, ClientError) and self.error.code in UPSTREAM_FAILURES
 
     def _begin(self, pool: Pool) -> list[Action]:
         owner = self._owner

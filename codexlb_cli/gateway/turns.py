@@ -190,7 +190,7 @@ class TurnRunner:
                 event = await self._perform(action)
             if responded:
                 event = await self._stream()
-        if turn.error is not None:
+        if turn.gave_up:
             self._services.keys.failed(self.key)
 
     async def _perform(self, action: Action) -> Event | None:
