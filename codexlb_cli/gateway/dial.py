@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.protocol import State
 
@@ -203,7 +204,7 @@ async def dial(handshake: Handshake, options: DialOptions, now: WallClock) -> Up
         DialError: the account could not be reached, or refused the upgrade.
     """
     headers = [
-        (line.name, str(uuid.uuid4()) if line.varies else line.value)
+        (line.name, str(uuid.uuid4()) if line.varies else _library_text(line.value))
         for line in handshake.additional
     ]
     try:
@@ -232,6 +233,19 @@ async def dial(handshake: Handshake, options: DialOptions, now: WallClock) -> Up
     except (OSError, TimeoutError, WebSocketException):
         raise DialError(DIAL_FAILURE) from None
     return UpstreamSocket(handshake.account, connection)
+
+
+_WRITES_LATIN_1 = Headers([("x", "\xe9")]).serialize().startswith(b"x: \xe9\r")
+
+
+def _library_text(value: str) -> str:
+    """Return a value so that the library writes its bytes: websockets before 16.1 writes UTF-8."""
+    if _WRITES_LATIN_1 or value.isascii():
+        return value
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return value
 
 
 def _json(body: bytes | bytearray | None) -> Mapping[str, object] | None:
