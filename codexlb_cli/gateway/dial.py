@@ -239,7 +239,7 @@ _WRITES_LATIN_1 = Headers([("x", "\xe9")]).serialize().startswith(b"x: \xe9\r")
 
 
 def _library_text(value: str) -> str:
-    """Return a value so that the library writes its bytes: websockets before 16.1 writes UTF-8."""
+    """Return a value so that the library writes its bytes; older ones write UTF-8."""
     if _WRITES_LATIN_1 or value.isascii():
         return value
     try:

@@ -18,6 +18,8 @@ from codexlb_cli.core.headers import Header
 from codexlb_cli.gateway.dial import SocketGone, UpstreamSocket
 from codexlb_cli.gateway.keys import MOST_REMEMBERED, Recent
 
+MOST_IDLE_PER_ACCOUNT = 40
+"""Upstreams refuse new sockets when too many are open; the longest idle one retires first."""
 RESERVE_SECONDS = 120.0
 """A socket that would retire within this time starts no turn."""
 
@@ -73,6 +75,7 @@ class Lanes:
         self._idle: dict[Lane, list[Seat]] = {}
         self._anchors: Recent[str, Seat] = Recent(MOST_REMEMBERED)
         self._seats: set[Seat] = set()
+        self._free: dict[str, dict[Seat, None]] = {}
 
     async def take(self, lane: Lane) -> Seat | None:
         """Return an idle socket of the lane, now busy; None if there is none."""
@@ -130,6 +133,10 @@ class Lanes:
             self._idle.setdefault(seat.lane, []).append(seat)
         seat.watch = asyncio.create_task(self._watch(seat))
         seat.free.set()
+        free = self._free.setdefault(seat.lane.account, {})
+        free[seat] = None
+        if len(free) > MOST_IDLE_PER_ACCOUNT:
+            self.retire(next(iter(free)))
 
     def retire(self, seat: Seat) -> None:
         """End a socket: its turn failed or its client left, or it is too old."""
@@ -144,6 +151,7 @@ class Lanes:
             seat.socket.end("gateway stopped")
         self._seats.clear()
         self._idle.clear()
+        self._free.clear()
 
     def __len__(self) -> int:
         return len(self._seats)
@@ -159,6 +167,7 @@ class Lanes:
 
     async def _occupy(self, seat: Seat) -> None:
         seat.free.clear()
+        self._free.get(seat.lane.account, {}).pop(seat, None)
         if seat.watch is not None:
             seat.watch.cancel()
             # Only one reader at a time: the watch must have let go of the socket.
@@ -167,6 +176,7 @@ class Lanes:
 
     def _forget(self, seat: Seat) -> None:
         self._seats.discard(seat)
+        self._free.get(seat.lane.account, {}).pop(seat, None)
         idle = self._idle.get(seat.lane)
         if idle is not None and seat in idle:
             idle.remove(seat)

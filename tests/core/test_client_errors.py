@@ -33,7 +33,6 @@ CONTRACT = [
     ("rate_limit_exceeded", 429, "rate_limit_error"),
     ("usage_limit_reached", 429, "usage_limit_reached"),
     ("request_too_large", 400, "invalid_request_error"),
-    ("continuity_owner_conflict", 400, "invalid_request_error"),
     ("previous_response_not_found", 400, "invalid_request_error"),
     ("invalid_request", 400, "invalid_request_error"),
     ("invalid_header", 400, "invalid_request_error"),
