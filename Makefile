@@ -17,7 +17,7 @@ help:
 	@echo "make clean    removes the environment"
 
 demo: $(VENV)/.ready
-	@exec $(BIN)/codexlb demo $(ARGS)
+	@$(BIN)/codexlb demo $(ARGS) || test $$? -eq 130
 
 test: $(VENV)/.ready-dev
 	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
