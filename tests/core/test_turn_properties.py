@@ -56,9 +56,11 @@ dial_failures = st.one_of(
         dial_refused, st.sampled_from([401, 403, 404, 429, 429, 500, 503, 400]), codes, waits
     ),
 )
-frames = st.builds(
-    refused, st.sampled_from([None, 400, 401, 403, 404, 429, 500, 503]), codes, waits
-)
+statuses = st.sampled_from([None, 400, 401, 403, 404, 429, 500, 503])
+frames = st.builds(refused, statuses, codes, waits)
+opened: st.SearchStrategy[Event] = st.just(OPENED)
+ends: st.SearchStrategy[Event] = st.just(FINISHED)
+others: st.SearchStrategy[Event] = st.sampled_from([SILENT, RESPONDED, FINISHED, OUT_OF_TIME])
 closes = st.one_of(
     st.sampled_from([1000, 1006, 1008, 1009, 1011, 1012, 1013, 4000]).map(closed),
     st.integers(1000, 4999).map(closed),
