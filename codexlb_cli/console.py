@@ -93,10 +93,12 @@ class Console:
     Attributes:
         quiet: say nothing on stderr but errors.
         verbose: show the traceback of an internal error.
+        options: the global options that commands in hints repeat, such as `--demo`.
     """
 
     quiet: bool = False
     verbose: bool = False
+    options: str = ""
 
     def answer(self, text: str) -> None:
         """Write one piece of the answer and a line feed to stdout.
@@ -132,14 +134,20 @@ class Console:
         """Write `hint: ...` and the empty line before it to stderr, unless quiet."""
         if not self.quiet:
             self._say("")
-            self._say(text, label="hint")
+            self._say(self._repeated(text), label="hint")
 
     def error(self, message: str, hint: str | None = None) -> None:
         """Write `error: ...` and its hint to stderr, even when quiet."""
         self._say(message, label="error")
         if hint:
             self._say("")
-            self._say(hint, label="hint")
+            self._say(self._repeated(hint), label="hint")
+
+    def _repeated(self, hint: str) -> str:
+        """Return a hint whose command works on the same configuration as this one."""
+        if not self.options or not hint.startswith("codexlb "):
+            return hint
+        return f"codexlb {self.options} {hint.removeprefix('codexlb ')}"
 
     def _say(self, text: str, *, label: str | None = None) -> None:
         if sys.stderr is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -82,6 +83,8 @@ def codexlb(
     context = CommandContext.of(ctx)
     context.config, context.demo = config_file, demo
     context.console.quiet, context.console.verbose = quiet, verbose
+    if config_file is not None:
+        context.console.options = f"--config {shlex.quote(str(config_file))}"
     if ctx.invoked_subcommand is None:
         context.console.answer(ctx.get_help())
 

@@ -162,28 +162,37 @@ def _names(gateway: Gateway) -> str:
     return ", ".join(a.name for a in gateway.services.settings.accounts) or "none"
 
 
+def _addresses(rows: list[tuple[str, str, str]]) -> str:
+    width = max(len(address) for _, address, _ in rows)
+    return "\n".join(f"  {n:<10} {a:<{width}}    {what}" for n, a, what in rows)
+
+
 def _serve_banner(context: CommandContext, gateway: Gateway) -> str:
-    connect = f"{program()} connect codex"
+    head = _addresses(
+        [
+            ("gateway", _base_url(gateway), "for clients, HTTP with SSE"),
+            ("accounts", _names(gateway), _ready(gateway)),
+        ]
+    )
     return f"""\
 codexlb {__version__}
 
-  gateway    {_base_url(gateway)}    for clients, HTTP with SSE
-  accounts   {_names(gateway)}    {_ready(gateway)}
+{head}
   config     {context.places.config_file or "built in"}
 
-Connect a client: {connect} (or openai, curl). Ctrl-C stops.
+Connect a client: {program()} connect codex (or openai, curl). Ctrl-C stops.
 """
 
 
 def _demo_banner(gateway: Gateway, upstream: str) -> str:
     base, command = _base_url(gateway), f"{program()} --demo"
-    addresses = [
-        ("gateway", base, "for clients, HTTP with SSE"),
-        ("upstream", upstream, "a mock of the Responses WebSocket"),
-        ("accounts", _names(gateway), _ready(gateway)),
-    ]
-    width = max(len(address) for _, address, _ in addresses)
-    head = "\n".join(f"  {n:<10} {a:<{width}}    {what}" for n, a, what in addresses)
+    head = _addresses(
+        [
+            ("gateway", base, "for clients, HTTP with SSE"),
+            ("upstream", upstream, "a mock of the Responses WebSocket"),
+            ("accounts", _names(gateway), _ready(gateway)),
+        ]
+    )
     return f"""\
 codexlb {__version__} demo. Everything stays on this computer; no account or key is needed.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,12 +105,13 @@ async def _not_bridged(request: Request) -> Response:
 
 async def _http_error(_request: Request, exc: Exception) -> Response:
     if isinstance(exc, HTTPException) and exc.status_code == 405:
-        return _envelope(ClientError("method_not_allowed", "this endpoint takes other methods"))
+        error = ClientError("method_not_allowed", "this endpoint takes other methods")
+        return _envelope(error, exc.headers)
     return _envelope(ClientError("not_found", "there is no such endpoint"))
 
 
-def _envelope(error: ClientError) -> JSONResponse:
-    return _json(error.status, error.envelope(), dict(error.headers()))
+def _envelope(error: ClientError, more: Mapping[str, str] | None = None) -> JSONResponse:
+    return _json(error.status, error.envelope(), {**dict(error.headers()), **(more or {})})
 
 
 def _json(status: int, body: object, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -1,4 +1,4 @@
-"""`GET /v1/models`: passed through to an account over HTTP, under the same header policy."""
+"""`GET /v1/models`: asked of an account over HTTP; no header of the client's goes along."""
 
 from __future__ import annotations
 

@@ -146,10 +146,8 @@ class TurnRunner:
     @property
     def outcome(self) -> str:
         """What became of the turn, for the request log: one line without secrets."""
-        if self.turn is None:
-            return "-"
-        if self._refusal is not None:
-            return self._refusal
+        if self._refusal is not None or self.turn is None:
+            return self._refusal or "-"
         told = [self.ended_with or _error_code(self.turn.error)]
         if self.turn.attempts > 1:
             told.append(f"{self.turn.attempts} attempts")

@@ -319,3 +319,11 @@ def test_json_is_one_ascii_document(capsys: pytest.CaptureFixture[str]) -> None:
     Console().json({"schema": "x/1", "text": "\u00e4\x1b"})
     out, err = capsys.readouterr()
     assert (out, err) == ('{\n  "schema": "x/1",\n  "text": "\\u00e4\\u001b"\n}\n', "")
+
+
+def test_commands_in_hints_repeat_the_chosen_configuration(cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "my config.toml"
+    code, out, err = cli.run("--config", str(file), "accounts", "list")
+    assert (code, out) == (0, "")
+    hint = f"codexlb --config '{file}' accounts add work --api-key-env OPENAI_API_KEY"
+    assert err.endswith(f"hint: {hint}\n")
