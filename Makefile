@@ -5,7 +5,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 FILES = codexlb_cli tests bench
 
-.PHONY: demo test check lint types imports format clean help
+.PHONY: demo test docs check lint types imports format clean help
 
 help:
 	@echo "make demo     a mock upstream and the gateway, with three demo accounts"
@@ -13,6 +13,7 @@ help:
 	@echo "make check    the tests, lint, types and import contracts: all of CI"
 	@echo "make test-codex    the real Codex CLI, from npm, against the gateway"
 	@echo "make test-clients  openai-python, over HTTP, in an environment of its own"
+	@echo "make docs     writes the generated parts of docs/ anew"
 	@echo "make format   formats the code"
 	@echo "make clean    removes the environment"
 
@@ -33,6 +34,9 @@ types: $(VENV)/.ready-dev
 
 imports: $(VENV)/.ready-dev
 	@$(BIN)/lint-imports
+
+docs: $(VENV)/.ready-dev
+	@$(BIN)/python tools/docs.py
 
 format: $(VENV)/.ready-dev
 	@$(BIN)/ruff check -q --fix $(FILES)
