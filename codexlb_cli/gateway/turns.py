@@ -18,7 +18,7 @@ from typing import Any
 from codexlb_cli.config.load import Settings
 from codexlb_cli.config.policies import OWN_USER_AGENT, header_options, reconnect_policy
 from codexlb_cli.core import frames
-from codexlb_cli.core.affinity import Evidence, Key, KeyRecord
+from codexlb_cli.core.affinity import UNKEYED, Evidence, Key, KeyRecord
 from codexlb_cli.core.client_errors import ClientError, no_accounts
 from codexlb_cli.core.closes import PROTOCOL_FAULT, TRANSPORT_LOST
 from codexlb_cli.core.failures import DIAL_FAILURE, Failure, Fault, parse
@@ -134,9 +134,8 @@ class TurnRunner:
         self._refusal: str | None = None
         self._head: dict[str, str] = {}
         self._committed: Future[None] | None = None
-        self.key: Key
-        self._record: KeyRecord
-        self.key, self._record = services.keys.deciding(request.evidence)
+        self.key: Key = UNKEYED
+        self._record = KeyRecord()
 
     @property
     def strength(self) -> Strength:
@@ -208,6 +207,8 @@ class TurnRunner:
     # Planning
 
     def _facts(self) -> TurnFacts:
+        # No await from here to the claim in `_dial`: parallel first turns share an account.
+        self.key, self._record = self._services.keys.deciding(self._request.evidence)
         request, record = self._request, self._record
         seat = self._anchored_seat
         if request.evidence.anchored and seat is None:
