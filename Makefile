@@ -3,6 +3,9 @@
 PYTHON =
 VENV = .venv
 BIN = $(VENV)/bin
+CLIENTS_VENV = .venv-clients
+CODEX = .codex-cli
+CODEX_VERSION = 0.169.0
 FILES = codexlb_cli tests bench
 
 .PHONY: demo test docs check lint types imports format clean help
@@ -22,6 +25,13 @@ demo: $(VENV)/.ready
 
 test: $(VENV)/.ready-dev
 	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
+
+test-codex: $(VENV)/.ready-dev $(CODEX)/$(CODEX_VERSION)
+	@CODEX_CLI="$(CURDIR)/$(CODEX)/node_modules/.bin/codex" \
+		$(BIN)/python -m pytest -q -n 2 tests/clients/test_codex.py $(ARGS)
+
+test-clients: $(CLIENTS_VENV)/.ready
+	@$(CLIENTS_VENV)/bin/python -m pytest -q -n 2 tests/clients/test_openai_python.py $(ARGS)
 
 check: test lint types imports
 
@@ -43,10 +53,16 @@ format: $(VENV)/.ready-dev
 	@$(BIN)/ruff format $(FILES)
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(CLIENTS_VENV) $(CODEX)
 
 $(VENV)/.ready: pyproject.toml tools/setup.sh
 	@PYTHON="$(PYTHON)" sh tools/setup.sh $(VENV) . $@
 
 $(VENV)/.ready-dev: pyproject.toml tools/setup.sh
 	@PYTHON="$(PYTHON)" sh tools/setup.sh $(VENV) '.[dev]' $@
+
+$(CLIENTS_VENV)/.ready: pyproject.toml tools/setup.sh tools/clients.sh
+	@PYTHON="$(PYTHON)" sh tools/clients.sh $(CLIENTS_VENV) $@
+
+$(CODEX)/$(CODEX_VERSION): tools/codex.sh
+	@sh tools/codex.sh $(CODEX) $(CODEX_VERSION) $@
