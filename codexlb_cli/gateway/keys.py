@@ -65,6 +65,7 @@ class Keys:
         self._writer = writer
         self._now = now
         self._records: Recent[Key, KeyRecord] = Recent(MOST_LOADED)
+        self._turns: dict[Key, int] = {}
         self._on_disk: Recent[Key, tuple[str, float]] = Recent(MOST_LOADED)
         self._responses: Recent[str, str] = Recent(MOST_REMEMBERED)
         self._turn_states: Recent[str, str] = Recent(MOST_REMEMBERED)
@@ -75,11 +76,24 @@ class Keys:
                 self._on_disk.put(key, (account, updated))
         writer.submit(forget_old(now()))
 
-    def deciding(self, evidence: Evidence) -> tuple[Key, KeyRecord]:
-        """Return the key that decides for a request, and what is known of it.
+    def enter(self, evidence: Evidence) -> tuple[Key, KeyRecord]:
+        """Start a turn: return the key that decides, and what is known of it."""
+        key, record = self._deciding(evidence)
+        self._turns[key] = self._turns.get(key, 0) + 1
+        return key, record
 
-        Responses and turn states decide only if the gateway knows whose they are.
-        """
+    def leave(self, key: Key) -> None:
+        """End a turn: a claim that bound nothing ends with the last turn that shared it."""
+        rest = self._turns.pop(key, 0) - 1
+        if rest > 0:
+            self._turns[key] = rest
+        elif key.source in STORED_SOURCES:
+            record = self.record(key)
+            if record.owner is not None and not record.bound:
+                self._records.put(key, replace(record, owner=None))
+
+    def _deciding(self, evidence: Evidence) -> tuple[Key, KeyRecord]:
+        # Responses and turn states decide only if the gateway knows whose they are.
         for key in evidence.keys:
             record = self.record(key)
             if key.source in STORED_SOURCES or record.owner is not None:
@@ -142,9 +156,7 @@ class Keys:
         """Note that a turn gave up."""
         if key.source not in STORED_SOURCES:
             return
-        record = self.record(key).failed(self._now())
-        # A claim ends with the turn that made it: the next one chooses anew.
-        self._records.put(key, record if record.bound else replace(record, owner=None))
+        self._records.put(key, self.record(key).failed(self._now()))
 
     def turn_state_given(self, value: str, account: str) -> None:
         """Note which account gave a turn state."""

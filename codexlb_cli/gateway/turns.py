@@ -167,6 +167,7 @@ class TurnRunner:
             self._refusal = exc.error.code
             await self._sink.fail(exc.error, self._answer_headers())
         finally:
+            self._services.keys.leave(self.key)
             self._leave_account()
             if self._seat is not None:
                 self._services.lanes.retire(self._seat)
@@ -208,7 +209,7 @@ class TurnRunner:
 
     def _facts(self) -> TurnFacts:
         # No await from here to the claim in `_dial`: parallel first turns share an account.
-        self.key, self._record = self._services.keys.deciding(self._request.evidence)
+        self.key, self._record = self._services.keys.enter(self._request.evidence)
         request, record = self._request, self._record
         seat = self._anchored_seat
         if request.evidence.anchored and seat is None:
@@ -268,12 +269,20 @@ class TurnRunner:
         except DialError as exc:
             return DialFailed(exc.failure)
         record = services.keys.record(self.key)
-        parallel = not self._record.bound and self.strength is Strength.HARD and record.bound
-        if parallel and record.owner is not None and record.owner != name:
+        if self._bound_by_another(record) and record.owner is not None and record.owner != name:
             services.lanes.release(self._seat)
             self._seat = None
             return BoundElsewhere(record.owner)
         return Opened()
+
+    def _bound_by_another(self, record: KeyRecord) -> bool:
+        """Whether a parallel first turn bound the key while this one was dialling."""
+        first_try = self.turn is not None and self.turn.attempts == 0
+        return first_try and not self._record.bound and record.bound and self._is_hard
+
+    @property
+    def _is_hard(self) -> bool:
+        return self.strength is Strength.HARD
 
     def _handshake(self, name: str) -> Handshake:
         account = self._services.settings.account(name)
