@@ -266,9 +266,10 @@ def test_nothing_that_an_upstream_says_can_break_us(
     assert repr(failure)
 
 
-@given(st.integers(400, 599), st.text(min_size=12, max_size=30))
-def test_what_may_be_logged_holds_no_message(status: int, message: str) -> None:
-    assert message not in repr(frame({"message": message}, status))
+@pytest.mark.parametrize("status", [400, 401, 429, 500])
+def test_what_may_be_logged_holds_no_message(status: int) -> None:
+    refused = frame({"message": "you sent sk-test-LEAK", "param": "LEAK"}, status, x_a="LEAK")
+    assert "LEAK" not in repr(refused)
 
 
 @pytest.mark.parametrize("row", ERRORS)
