@@ -8,7 +8,7 @@ CODEX = .codex-cli
 CODEX_VERSION = 0.169.0
 FILES = codexlb_cli tests bench
 
-.PHONY: demo test docs check lint types imports format clean help
+.PHONY: demo test test-codex test-clients docs check lint types imports format clean help
 
 help:
 	@echo "make demo     a mock upstream and the gateway, with three demo accounts"
