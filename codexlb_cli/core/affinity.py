@@ -6,7 +6,7 @@ compared, never interpreted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -181,6 +181,20 @@ def keeps_soft_owner(owner: Standing | None, now: float) -> bool:
     if owner.state is Availability.LIMITED:
         return owner.until is not None and owner.until - now <= PASSING_LIMIT_SECONDS
     return owner.usable or owner.state is Availability.FULL
+
+
+def unreadable_reasoning(
+    digests: Iterable[str], account: str, *, made_by: Callable[[str], str | None], home: str | None
+) -> list[str]:
+    """Return the encrypted reasoning that `account` cannot read, since another account made it.
+
+    Args:
+        digests: of the items of encrypted reasoning in the input.
+        account: the account that serves.
+        made_by: which account made the reasoning of a digest; None if that is not known.
+        home: the account that owns the turn's key: what nobody is known to have made is its own.
+    """
+    return [d for d in digests if (made_by(d) or home or account) != account]
 
 
 def _header(headers: Sequence[Header], name: str) -> str | None:

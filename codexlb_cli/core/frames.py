@@ -6,8 +6,9 @@ reach the upstream unchanged. Only the members that exist for HTTP alone are lef
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from json.decoder import JSONDecodeError, JSONDecoder
 from typing import Any, NoReturn
@@ -19,6 +20,7 @@ TERMINAL_EVENTS = frozenset(
     {"response.completed", "response.failed", "response.incomplete", "response.done", "error"}
 )
 
+ITEM_DONE_EVENT = "response.output_item.done"
 METADATA_EVENT = "response.metadata"
 RATE_LIMITS_EVENT = "codex.rate_limits"
 TRAILING_EVENT = "response.done"
@@ -148,31 +150,47 @@ def split_members(text: str) -> dict[str, Member]:
 
 
 def create_frame(
-    body: Body, client_metadata: Mapping[str, str], *, drop_reasoning: bool = False
+    body: Body, client_metadata: Mapping[str, str], *, unreadable: Collection[str] = ()
 ) -> str:
     """Return the `response.create` frame for `body`.
 
     Args:
         body: the request.
         client_metadata: what moved from headers into the frame; a value already in the body wins.
-        drop_reasoning: whether encrypted reasoning is left out, because the turn moved to an
-            account that cannot read it.
+        unreadable: digests of the encrypted reasoning that is left out, because another account
+            made it; see `reasoning_digests`.
     """
     parts = ['"type":"response.create"']
     metadata = _merged_metadata(body, client_metadata)
     for name, member in body.members.items():
         if name in HTTP_ONLY_MEMBERS or (name == "client_metadata" and metadata is not None):
             continue
-        raw = _without_reasoning(member.raw) if drop_reasoning and name == "input" else member.raw
+        raw = member.raw
+        if unreadable and name == "input":
+            raw = _without_reasoning(raw, unreadable)
         parts.append(f"{json.dumps(name)}:{raw}")
     if metadata is not None:
         parts.append(f'"client_metadata":{metadata}')
     return "{" + ",".join(parts) + "}"
 
 
-def encrypted_reasoning(body: Body) -> int:
-    """Count the input items of encrypted reasoning: only the account that made it can read it."""
-    return sum(_is_encrypted(item) for item in _objects(body.get("input")))
+def reasoning_digests(body: Body) -> list[str]:
+    """Return a digest for each input item of encrypted reasoning, in order.
+
+    Only the account that made it can read it; the digest is what is remembered of it.
+    """
+    found = (reasoning_digest(item) for item in _objects(body.get("input")))
+    return [digest for digest in found if digest is not None]
+
+
+def reasoning_digest(item: object) -> str | None:
+    """Return the digest of an item of encrypted reasoning; None for every other item."""
+    if not isinstance(item, dict) or item.get("type") != "reasoning":
+        return None
+    content = item.get("encrypted_content")
+    if not isinstance(content, str) or not content:
+        return None
+    return hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
 def has_side_effects(body: Body) -> bool:
@@ -230,22 +248,14 @@ def _merged_metadata(body: Body, moved: Mapping[str, str]) -> str | None:
     return "{" + ",".join(parts) + "}"
 
 
-def _is_encrypted(item: object) -> bool:
-    return (
-        isinstance(item, dict)
-        and item.get("type") == "reasoning"
-        and bool(item.get("encrypted_content"))
-    )
-
-
-def _without_reasoning(raw: str) -> str:
-    """Return an input array without its items of encrypted reasoning, the others untouched."""
+def _without_reasoning(raw: str, unreadable: Collection[str]) -> str:
+    """Return an input array without the reasoning of these digests, the other items untouched."""
     if not raw.startswith("["):
         return raw
     kept, at = [], _skip(raw, 1)
     while raw[at] != "]":
         item, end = _DECODER.raw_decode(raw, at)
-        if not _is_encrypted(item):
+        if reasoning_digest(item) not in unreadable:
             kept.append(raw[at:end])
         at = _skip(raw, end)
         if raw[at] == ",":

@@ -17,7 +17,14 @@ from codexlb_cli.core.affinity import UNKEYED, Evidence, Key, KeyRecord, keeps_s
 from codexlb_cli.core.reconnect import Strength
 from codexlb_cli.core.selection import Pool
 from codexlb_cli.store.database import Writer
-from codexlb_cli.store.owners import MOST_LOADED, forget_old, read_owners, write_owner
+from codexlb_cli.store.owners import (
+    MOST_LOADED,
+    forget_old,
+    read_owners,
+    read_reasoning,
+    write_owner,
+    write_reasoning,
+)
 
 MOST_REMEMBERED = 10_000
 TOUCH_SECONDS = 24 * 3600.0
@@ -65,6 +72,7 @@ class Keys:
         self._writer = writer
         self._now = now
         self._records: Recent[Key, KeyRecord] = Recent(MOST_LOADED)
+        self._reasoning: Recent[str, str] = Recent(MOST_LOADED)
         self._turns: dict[Key, int] = {}
         self._on_disk: Recent[Key, tuple[str, float]] = Recent(MOST_LOADED)
         self._responses: Recent[str, str] = Recent(MOST_REMEMBERED)
@@ -74,6 +82,8 @@ class Keys:
                 key = Key(source, value)
                 self._records.put(key, KeyRecord(owner=account, bound=True))
                 self._on_disk.put(key, (account, updated))
+        for digest, account in read_reasoning(state_folder, now()):
+            self._reasoning.put(digest, account)
         writer.submit(forget_old(now()))
 
     def enter(self, evidence: Evidence) -> tuple[Key, KeyRecord]:
@@ -165,6 +175,15 @@ class Keys:
     def turn_state_owner(self, value: str | None) -> str | None:
         """Return the account that gave a turn state; None if it is unknown."""
         return None if value is None else self._turn_states.get(value)
+
+    def reasoned(self, digest: str, account: str) -> None:
+        """Note which account made an item of encrypted reasoning."""
+        self._reasoning.put(digest, account)
+        self._writer.submit(write_reasoning(digest, account, self._now()))
+
+    def reasoned_by(self, digest: str) -> str | None:
+        """Return the account that made an item of encrypted reasoning; None if it is unknown."""
+        return self._reasoning.get(digest)
 
     def _write(self, key: Key, account: str) -> Future[None]:
         self._on_disk.put(key, (account, self._now()))

@@ -18,7 +18,7 @@ from typing import Any
 from codexlb_cli.config.load import Settings
 from codexlb_cli.config.policies import OWN_USER_AGENT, header_options, reconnect_policy
 from codexlb_cli.core import frames
-from codexlb_cli.core.affinity import UNKEYED, Evidence, Key, KeyRecord
+from codexlb_cli.core.affinity import UNKEYED, Evidence, Key, KeyRecord, unreadable_reasoning
 from codexlb_cli.core.client_errors import ClientError, no_accounts
 from codexlb_cli.core.closes import PROTOCOL_FAULT, TRANSPORT_LOST
 from codexlb_cli.core.failures import DIAL_FAILURE, Failure, Fault, parse
@@ -151,7 +151,8 @@ class TurnRunner:
         if self.turn.attempts > 1:
             told.append(f"{self.turn.attempts} attempts")
         dropped = self.dropped_reasoning
-        lost = [f"{dropped} reasoning items dropped"] if dropped else []
+        items = "1 reasoning item" if dropped == 1 else f"{dropped} reasoning items"
+        lost = [f"{items} of another account dropped"] if dropped else []
         steps = ", ".join([*self.turn.steps, *lost])
         return f"{', '.join(told)}: {steps}" if steps else ", ".join(told)
 
@@ -303,13 +304,9 @@ class TurnRunner:
 
     def _build_frame(self, handshake: Handshake) -> str:
         body = self._request.body
-        home = self._record.owner
-        self.dropped_reasoning = 0
-        if home is not None and home != handshake.account:
-            self.dropped_reasoning = frames.encrypted_reasoning(body)
-        frame = frames.create_frame(
-            body, handshake.client_metadata, drop_reasoning=self.dropped_reasoning > 0
-        )
+        unreadable = self._unreadable(handshake.account)
+        self.dropped_reasoning = len(unreadable)
+        frame = frames.create_frame(body, handshake.client_metadata, unreadable=unreadable)
         limit = self._settings.limits.frame_bytes
         if len(frame) > limit or len(frame.encode()) > limit:
             raise _Ended(
@@ -319,6 +316,15 @@ class TurnRunner:
                 )
             )
         return frame
+
+    def _unreadable(self, account: str) -> list[str]:
+        keys, home = self._services.keys, self._record.owner
+        digests = frames.reasoning_digests(self._request.body)
+        unreadable = unreadable_reasoning(digests, account, made_by=keys.reasoned_by, home=home)
+        for digest in unreadable:
+            if home is not None and keys.reasoned_by(digest) is None:
+                keys.reasoned(digest, home)  # later turns know whose it is, wherever they go
+        return unreadable
 
     async def _take_seat(self, handshake: Handshake) -> Seat:
         services = self._services
@@ -415,6 +421,8 @@ class TurnRunner:
             try:
                 while (kind := self._kind(text)) not in frames.TERMINAL_EVENTS:
                     if frames.is_response_event(kind):
+                        if kind == frames.ITEM_DONE_EVENT:
+                            self._note_reasoning(text)
                         await sink.event(kind, text)
                     else:
                         self._telemetry(kind, text)
@@ -485,6 +493,11 @@ class TurnRunner:
             if isinstance(state, str) and state.isprintable() and state.isascii():
                 self._services.keys.turn_state_given(state, account)
                 self._head[TURN_STATE_HEADER] = state
+
+    def _note_reasoning(self, text: str) -> None:
+        digest = frames.reasoning_digest(_object(text).get("item"))
+        if digest is not None:
+            self._services.keys.reasoned(digest, self._socket.account)
 
     def _closed(self, gone: SocketGone) -> Event:
         policy = reconnect_policy(self._settings)

@@ -26,6 +26,10 @@ CREATE TABLE IF NOT EXISTS owners (
     PRIMARY KEY (source, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS owners_updated ON owners (updated);
+CREATE TABLE IF NOT EXISTS reasoning (
+    digest TEXT PRIMARY KEY, account TEXT NOT NULL, updated REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS reasoning_updated ON reasoning (updated);
 """
 
 Write = Callable[[sqlite3.Connection], None]

@@ -17,6 +17,7 @@ from codexlb_cli.core.affinity import (
     keeps_soft_owner,
     read_evidence,
     session_key,
+    unreadable_reasoning,
 )
 from codexlb_cli.core.frames import Body, InvalidBodyError, parse_body
 from codexlb_cli.core.headers import Header
@@ -274,3 +275,23 @@ def test_what_holds_for_one_request_never_rewrites_a_soft_row(state: str, keeps:
     standing = pool("work", work=state).standing_of("work")
     assert keeps_soft_owner(standing, NOW) is keeps
     assert not keeps_soft_owner(None, NOW)
+
+
+# --- reasoning -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("account", "home", "unreadable"),
+    [
+        ("work", "work", ["of-home"]),
+        ("home", "work", ["of-work", "unknown"]),
+        ("home", "home", ["of-work"]),
+        ("spare", None, ["of-work", "of-home"]),
+    ],
+)
+def test_reasoning_is_readable_by_the_account_that_made_it(
+    account: str, home: str | None, unreadable: list[str]
+) -> None:
+    makers = {"of-work": "work", "of-home": "home"}
+    digests = ["of-work", "of-home", "unknown"]
+    assert unreadable_reasoning(digests, account, made_by=makers.get, home=home) == unreadable

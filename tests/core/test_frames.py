@@ -15,12 +15,13 @@ from codexlb_cli.core.frames import (
     Body,
     InvalidBodyError,
     create_frame,
-    encrypted_reasoning,
     event_type,
     has_side_effects,
     is_response_event,
     is_telemetry,
     parse_body,
+    reasoning_digest,
+    reasoning_digests,
     split_members,
 )
 
@@ -284,28 +285,37 @@ OPEN = '{"summary":[],"type":"reasoning","encrypted_content":null}'
 MESSAGE = '{"type": "message","content":[{"type":"output_text","text":"a, ] b"}],"n":1.0}'
 
 
-def test_encrypted_reasoning_is_dropped_whole_and_nothing_else() -> None:
-    text = f'{{"x":1e5,"input":[ {REASONING} , {MESSAGE},{REASONING},{OPEN}, 5 ],"y":"reasoning"}}'
-    parsed = parse_body(text.encode())
-    assert encrypted_reasoning(parsed) == 2
-    assert create_frame(parsed, {}, drop_reasoning=True) == (
-        f'{{"type":"response.create","x":1e5,"input":[{MESSAGE},{OPEN},5],"y":"reasoning"}}'
+FOREIGN = '{"type":"reasoning","id":"rs_2","summary":[],"encrypted_content":"xyz"}'
+
+
+def test_unreadable_reasoning_is_dropped_whole_and_nothing_else() -> None:
+    text = (
+        f'{{"x":1e5,"input":[ {FOREIGN} , {MESSAGE},{REASONING},{FOREIGN},{OPEN}, 5 ],'
+        '"y":"reasoning"}'
     )
-    assert REASONING in create_frame(parsed, {})
+    parsed = parse_body(text.encode())
+    foreign, own, again = reasoning_digests(parsed)
+    assert foreign == again != own
+    assert create_frame(parsed, {}, unreadable=[foreign]) == (
+        f'{{"type":"response.create","x":1e5,"input":[{MESSAGE},{REASONING},{OPEN},5],'
+        '"y":"reasoning"}'
+    )
+    assert f"[ {FOREIGN} , {MESSAGE},{REASONING}" in create_frame(parsed, {})
 
 
 @pytest.mark.parametrize("value", ['"text"', "[]", "[ ]", "null", f"[{MESSAGE}]", f"[{OPEN}]"])
 def test_inputs_without_encrypted_reasoning_stay(value: str) -> None:
     parsed = parse_body(f'{{"input":{value}}}'.encode())
-    assert encrypted_reasoning(parsed) == 0
-    out = json.loads(create_frame(parsed, {}, drop_reasoning=True))
+    assert reasoning_digests(parsed) == []
+    out = json.loads(create_frame(parsed, {}, unreadable=["00"]))
     assert out["input"] == json.loads(value)
 
 
 @given(st.lists(json_texts | st.sampled_from([REASONING, MESSAGE]), max_size=6), spaces)
 def test_dropping_reasoning_touches_nothing_else(items: list[str], space: str) -> None:
     text = '{"input":[' + f"{space},{space}".join(items) + "]}"
-    out = create_frame(parse_body(text.encode()), {}, drop_reasoning=True)
+    digests = {reasoning_digest(json.loads(REASONING)) or ""}
+    out = create_frame(parse_body(text.encode()), {}, unreadable=digests)
     assert out == (
         '{"type":"response.create","input":[' + ",".join(i for i in items if i != REASONING) + "]}"
     )

@@ -18,7 +18,14 @@ from codexlb_cli.store.cooldowns import (
     write_state,
 )
 from codexlb_cli.store.database import SCHEMA_VERSION, Writer, database_path, open_for_writing
-from codexlb_cli.store.owners import LIFETIME_SECONDS, forget_old, read_owners, write_owner
+from codexlb_cli.store.owners import (
+    LIFETIME_SECONDS,
+    forget_old,
+    read_owners,
+    read_reasoning,
+    write_owner,
+    write_reasoning,
+)
 
 NOW = 1_800_000_000.0
 LIMITED = AccountState(
@@ -72,8 +79,11 @@ def test_owners_that_outlived_their_time_are_forgotten(folder: Path, warnings: l
     writer = _writer(folder, warnings)
     writer.submit(write_owner("session", "old", "work", NOW - LIFETIME_SECONDS))
     writer.submit(write_owner("session", "new", "work", NOW))
+    writer.submit(write_reasoning("aa", "work", NOW - LIFETIME_SECONDS))
+    writer.submit(write_reasoning("bb", "home", NOW))
     writer.submit(forget_old(NOW))
     writer.close()
+    assert read_reasoning(folder, NOW - LIFETIME_SECONDS) == [("bb", "home")]
     assert [key for _, key, _, _ in read_owners(folder, NOW - LIFETIME_SECONDS)] == ["new"]
 
 
