@@ -12,6 +12,7 @@ import contextlib
 import errno
 import json
 import socket
+import sys
 import uuid
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -86,8 +87,10 @@ class GatewayProtocol(HttpToolsProtocol):
         self._refuse(app.guard.refuse(headers) or USE_HTTP)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP."""
-        self._refuse(ClientError("invalid_request", msg.rstrip(".").lower()))
+        """Refuse what is no HTTP; called while the parser's error is handled."""
+        about = str(sys.exception()).lower()
+        code = "invalid_header" if "header" in about else "invalid_request"
+        self._refuse(ClientError(code, msg.rstrip(".").lower()))
 
     def _refuse(self, error: ClientError) -> None:
         body = json.dumps(error.envelope()).encode()

@@ -167,7 +167,9 @@ class _HttpOutlet(_Buffer):
 
 
 class SseOutlet(_HttpOutlet):
-    """Sends a turn as server-sent events in a chunked body."""
+    """Sends a turn as server-sent events in a chunked body; nothing comes after its end."""
+
+    _finished = False
 
     def put(self, name: str, payload: bytes) -> None:
         self._add(b"event: %b\ndata: %b\n\n" % (name.encode(), payload))
@@ -196,8 +198,9 @@ class SseOutlet(_HttpOutlet):
     async def _write(self, ending: bytes) -> None:
         data = self._take()
         data = (wire.chunk(data) if data else b"") + ending
-        if not data:
+        if not data or self._finished:
             return
+        self._finished = bool(ending)
         if not self.answered:
             self.answered = True
             data = wire.response_head(200, (_SSE_HEADERS | self._headers).items()) + data

@@ -109,6 +109,7 @@ class TurnPerformance:
             outlet.put(*stream.completed(rule.completed_bytes))
             await self._end("response.completed")
         await self._reach("idle")
+        await outlet.flush()
 
     async def _items(self) -> bool:
         """Play the output items; return whether a fault has ended the turn."""
