@@ -11,7 +11,7 @@ import pytest
 from codexlb_cli.mock_upstream.rules import ErrorSpec, HandshakeRule, TurnRule
 from tests.gateway.test_closes import keyed
 from tests.support.client import Answer
-from tests.support.gateway import Stage, closed_port, run, session
+from tests.support.gateway import Stage, closed_port, play, run, run_each, session
 
 REFUSALS = {
     str(status): HandshakeRule(account="work", status=status)
@@ -20,7 +20,6 @@ REFUSALS = {
     "429 in 7 s": HandshakeRule(account="work", status=429, headers={"retry-after": "7"}),
     "html": HandshakeRule(account="work", status=503, body="<html>"),
     "cut": HandshakeRule(account="work", cut=True),
-    "silent": HandshakeRule(account="work", silence=True),
 }
 NEW_SOCKET = ("originator", "another")
 """A turn with another forwarded header needs another socket."""
@@ -33,16 +32,25 @@ def assert_served(answer: Answer, account: str, attempts: int = 1) -> None:
 
 
 @pytest.mark.parametrize("key", ["session", "cache", "none"])
-@pytest.mark.parametrize("refusal", REFUSALS)
 def test_a_refused_upgrade_reaches_no_client_while_another_account_is_free(
-    tmp_path: Path, refusal: str, key: str
+    tmp_path: Path, key: str
 ) -> None:
     async def test(stage: Stage) -> None:
         assert_served(await stage.turn(**keyed(key)), "home")
         assert stage.dialled == ["work", "home"]
         assert stage.sent == ["home"]
 
-    run(test, tmp_path, REFUSALS[refusal], more="[timeouts]\ndial = 0.3")
+    run_each(REFUSALS, lambda refusal, folder: play(test, folder, refusal), tmp_path)
+
+
+@pytest.mark.parametrize("key", ["session", "cache", "none"])
+def test_nor_does_an_upgrade_without_an_answer(tmp_path: Path, key: str) -> None:
+    async def test(stage: Stage) -> None:
+        assert_served(await stage.turn(**keyed(key)), "home")
+        assert stage.dialled == ["work", "home"]
+
+    silent = HandshakeRule(account="work", silence=True)
+    run(test, tmp_path, silent, more="[timeouts]\ndial = 0.3")
 
 
 @pytest.mark.parametrize("key", ["session", "cache", "none"])
@@ -108,8 +116,10 @@ def test_a_session_waits_for_an_owner_that_is_back_soon(tmp_path: Path) -> None:
         assert_served(await stage.turn(headers=[*session("s"), NEW_SOCKET]), "work")
         assert stage.dialled == ["work"] * 3
 
-    headers = {"retry-after-ms": "50"}
-    run(test, tmp_path, HandshakeRule(account="work", skip=1, times=1, status=429, headers=headers))
+    soon = HandshakeRule(
+        account="work", skip=1, times=1, status=429, headers={"retry-after-ms": "50"}
+    )
+    run(test, tmp_path, soon)
 
 
 @pytest.mark.parametrize("configured", ["fail", "wait"])
@@ -205,26 +215,26 @@ def refusing(status: int | None, code: str | None, **fields: Any) -> TurnRule:
     return TurnRule(account="work", error=ErrorSpec(status=status, code=code, **fields))
 
 
-@pytest.mark.parametrize("key", ["session", "cache", "none"])
-@pytest.mark.parametrize(
-    ("status", "code"),
-    [
+REFUSED_TURNS = {
+    f"{status} {code}": refusing(status, code, message="Slow down.")
+    for status, code in (
         (429, "rate_limit_exceeded"),
         (429, "usage_limit_reached"),
         (429, "insufficient_quota"),
         (401, "invalid_api_key"),
         (401, "token_expired"),
         (None, "rate_limit_exceeded"),
-    ],
-)
-def test_an_account_that_refuses_the_turn(
-    tmp_path: Path, status: int | None, code: str, key: str
-) -> None:
+    )
+}
+
+
+@pytest.mark.parametrize("key", ["session", "cache", "none"])
+def test_an_account_that_refuses_the_turn(tmp_path: Path, key: str) -> None:
     async def test(stage: Stage) -> None:
         assert_served(await stage.turn(**keyed(key)), "home", attempts=2)
         assert stage.sent == ["work", "home"]
 
-    run(test, tmp_path, refusing(status, code, message="Slow down."))
+    run_each(REFUSED_TURNS, lambda rule, folder: play(test, folder, rule), tmp_path)
 
 
 @pytest.mark.parametrize("key", ["session", "cache", "none"])

@@ -10,12 +10,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from codexlb_cli.config.load import load_settings
 from codexlb_cli.gateway.run import Gateway, GatewayInputs
 from codexlb_cli.gateway.server import listen
-from codexlb_cli.mock_upstream.recording import Handshake
 from codexlb_cli.mock_upstream.rules import HandshakeRule, TurnRule
 from codexlb_cli.mock_upstream.script import Script
 from codexlb_cli.mock_upstream.server import MockUpstream
@@ -152,7 +151,7 @@ class Stage:
 
 
 def turn_body(members: Mapping[str, object]) -> bytes:
-    return json.dumps({"model": "mock", "input": "hello", "stream": True} | members).encode()
+    return json.dumps({"model": "mock", "input": "hello", "stream": True, **members}).encode()
 
 
 def _framed(headers: Sequence[Header], body: bytes) -> list[Header]:
@@ -168,7 +167,7 @@ def _framed(headers: Sequence[Header], body: bytes) -> list[Header]:
 Test = Callable[[Stage], Awaitable[None]]
 
 
-def run(
+async def play(
     test: Test,
     folder: Path,
     *rules: HandshakeRule | TurnRule,
@@ -180,7 +179,7 @@ def run(
     draws: float = 0.0,
     serve: bool = True,
 ) -> None:
-    """Run a test against a gateway with these accounts, at a mock upstream with these rules.
+    """Play a test against a gateway with these accounts, at a mock upstream with these rules.
 
     Args:
         test: the test.
@@ -194,22 +193,51 @@ def run(
         draws: the chance: 0 waits for no back-off, 1 for the whole.
         serve: whether the gateway runs; else the test calls `serving` itself.
     """
+    keys = {name: key_of(name) for name in names}
+    async with (
+        asyncio.timeout(TEST_SECONDS),
+        MockUpstream(script=Script(rules), accounts=keys, strict=strict) as mock,
+    ):
+        where = {name: (urls or {}).get(name, mock.base_url) for name in names}
+        stage = Stage(mock, folder, where, draws=draws)
+        stage.environ = {f"{name.upper()}_KEY": key for name, key in keys.items()}
+        stage.configure(more, accounts)
+        if not serve:
+            await test(stage)
+            return
+        async with stage.serving():
+            await test(stage)
+
+
+def run(test: Test, folder: Path, *rules: HandshakeRule | TurnRule, **options: Any) -> None:
+    """Run one test; see `play`."""
+    asyncio.run(play(test, folder, *rules, **options))
+
+
+Case = TypeVar("Case")
+
+
+def run_each(
+    cases: Mapping[str, Case], one: Callable[[Case, Path], Awaitable[None]], folder: Path
+) -> None:
+    """Run the cases at once, each in a folder of its own; failures name their case.
+
+    A gateway needs a moment to stop, and many can do so together.
+    """
+
+    async def labelled(label: str, number: int) -> None:
+        own = folder / str(number)
+        own.mkdir()
+        try:
+            await one(cases[label], own)
+        except Exception as exc:
+            exc.add_note(f"case: {label}")
+            raise
 
     async def main() -> None:
-        keys = {name: key_of(name) for name in names}
-        async with (
-            asyncio.timeout(TEST_SECONDS),
-            MockUpstream(script=Script(rules), accounts=keys, strict=strict) as mock,
-        ):
-            where = {name: (urls or {}).get(name, mock.base_url) for name in names}
-            stage = Stage(mock, folder, where, draws=draws)
-            stage.environ = {f"{name.upper()}_KEY": key for name, key in keys.items()}
-            stage.configure(more, accounts)
-            if not serve:
-                await test(stage)
-                return
-            async with stage.serving():
-                await test(stage)
+        async with asyncio.TaskGroup() as group:
+            for number, label in enumerate(cases):
+                group.create_task(labelled(label, number))
 
     asyncio.run(main())
 
@@ -220,11 +248,6 @@ def closed_port() -> Iterator[int]:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield held.getsockname()[1]
-
-
-def header_lines(handshake: Handshake) -> list[Header]:
-    """The header lines of an upgrade as they came."""
-    return handshake.headers
 
 
 def session(key: str) -> list[Header]:
