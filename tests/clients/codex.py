@@ -67,20 +67,32 @@ class Codex:
         folder: an empty folder for its home and its work.
         gateway: what `connect codex` is asked about.
         provider: further lines for the provider's table, below those that are printed.
+        via: the base URL of a relay to the gateway, instead of the printed one.
     """
 
-    def __init__(self, folder: Path, gateway: ServingGateway, provider: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        gateway: ServingGateway,
+        *,
+        provider: str = "",
+        via: str | None = None,
+    ) -> None:
         self._folder = folder
         for name in ("home", "codex", "work"):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        self.connect(gateway, provider)
+        self.connect(gateway, provider=provider, via=via)
 
-    def connect(self, gateway: ServingGateway, provider: str = "") -> None:
-        """Make its configuration of what `codexlb connect codex` prints, unchanged."""
+    def connect(
+        self, gateway: ServingGateway, *, provider: str = "", via: str | None = None
+    ) -> None:
+        """Make its configuration of what `codexlb connect codex` prints."""
         printed = gateway.cli.spawn("connect", "codex")
         assert (printed.returncode, printed.stderr) == (0, b"")
         text = printed.stdout.decode()
         assert f'base_url = "{gateway.base_url}"' in text
+        if via is not None:
+            text = text.replace(gateway.base_url, via)
         (self._folder / "codex" / "config.toml").write_text(text + provider)
 
     def exec(self, prompt: str, *, model: str = "mock") -> Turn:

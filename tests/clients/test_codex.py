@@ -19,6 +19,7 @@ from codexlb_cli.mock_upstream.rules import (
 from codexlb_cli.mock_upstream.running import RunningMock, running_mock
 from codexlb_cli.mock_upstream.script import Script
 from tests.clients.codex import CLIENT_KEY, CODEX, Codex, Turn
+from tests.clients.relay import relaying
 from tests.clients.running import KEYS, serving
 from tests.clients.upstream import check_upstream, turns
 
@@ -205,18 +206,26 @@ def test_a_session_finds_its_account_again_after_a_restart(tmp_path: Path) -> No
 
 def test_with_websockets_on_codex_goes_on_over_http_at_once(tmp_path: Path) -> None:
     with upstream() as mock:
-        with serving(tmp_path, mock.base_url) as gateway:
-            codex = Codex(tmp_path / "c", gateway, "\nsupports_websockets = true\n")
+        with serving(tmp_path, mock.base_url) as gateway, relaying(gateway.base_url) as relay:
+            on = "\nsupports_websockets = true\n"
+            codex = Codex(tmp_path / "c", gateway, provider=on, via=relay.base_url)
             succeeded(codex.exec("hello"), "You said: hello")
-        assert gateway.requests()[-1] == "200"
-        assert gateway.requests().count("200") == 1
+        upgrade, post = relay.connections
+        assert upgrade.sent[0].startswith(b"GET /v1/responses HTTP/1.1\r\n")
+        # Head and body of the refusal in one piece: Codex reads no body that comes later.
+        (refusal,) = upgrade.received
+        assert refusal.startswith(b"HTTP/1.1 426 Upgrade Required\r\n")
+        assert b'"code": "upgrade_required"' in refusal
+        assert post.sent[0].startswith(b"POST /v1/responses HTTP/1.1\r\n")
         assert turns(mock.upstream) == [("work", DONE)]
 
 
 def test_the_clients_own_key_goes_nowhere(tmp_path: Path) -> None:
     with upstream() as mock:
-        with serving(tmp_path, mock.base_url) as gateway:
-            codex = Codex(tmp_path / "c", gateway, '\nenv_key = "CODEX_CLIENT_KEY"\n')
+        with serving(tmp_path, mock.base_url) as gateway, relaying(gateway.base_url) as relay:
+            env_key = '\nenv_key = "CODEX_CLIENT_KEY"\n'
+            codex = Codex(tmp_path / "c", gateway, provider=env_key, via=relay.base_url)
             succeeded(codex.exec("hello"), "You said: hello")
+            assert f"Bearer {CLIENT_KEY}".encode() in relay.connections[0].sent[0]
         assert CLIENT_KEY not in gateway.log
         assert turns(mock.upstream) == [("work", DONE)]

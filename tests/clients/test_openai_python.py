@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -185,6 +186,15 @@ def test_a_tool_is_called_and_answered(start: Start, *, chained: bool) -> None:
 def test_models(start: Start) -> None:
     names = {model.id for model in start().client().models.list()}
     assert {"mock", "mock-tool"} <= names
+
+
+def test_what_connect_openai_prints_is_all_that_it_takes(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = start().gateway.cli.spawn("connect", "openai").stdout.decode()
+    for name, value in re.findall(r'^export (\w+)="(.*)"$', printed, re.MULTILINE):
+        monkeypatch.setenv(name, value)
+    assert openai.OpenAI().responses.create(model="mock", input="hi").output_text == "You said: hi"
 
 
 def test_1011_before_the_response_ends_on_the_owner(start: Start) -> None:
