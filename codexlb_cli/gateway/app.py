@@ -19,8 +19,8 @@ from codexlb_cli.core.client_errors import ClientError
 from codexlb_cli.gateway.guard import Guard
 from codexlb_cli.gateway.http import Receive, Responses, Scope, inbound_headers
 from codexlb_cli.gateway.models import Models
+from codexlb_cli.gateway.services import Services
 from codexlb_cli.gateway.sinks import Send, send_json
-from codexlb_cli.gateway.turns import Services
 
 log = logging.getLogger("codexlb.gateway")
 

@@ -15,8 +15,9 @@ from codexlb_cli.core.headers import Header, check_header
 from codexlb_cli.errors import InvalidHeader
 from codexlb_cli.gateway.bodies import BodyError, ClientGone, decode_body, read_body, too_large
 from codexlb_cli.gateway.request_log import RequestLine, RequestLog
+from codexlb_cli.gateway.services import Services, TurnRequest
 from codexlb_cli.gateway.sinks import JsonSink, Send, SseSink, send_json
-from codexlb_cli.gateway.turns import Services, TurnRequest, TurnRunner
+from codexlb_cli.gateway.turns import TurnRunner
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -12,7 +12,7 @@ from codexlb_cli.config.policies import OWN_USER_AGENT
 from codexlb_cli.core.accounts import Account
 from codexlb_cli.core.client_errors import Shortage, nobody_can_serve, upstream_unavailable
 from codexlb_cli.core.selection import first_choice
-from codexlb_cli.gateway.turns import Services
+from codexlb_cli.gateway.services import Services
 
 _KEPT = ("content-type", "etag", "x-models-etag")
 

@@ -24,7 +24,7 @@ from codexlb_cli.gateway.keys import Keys
 from codexlb_cli.gateway.lanes import Lanes
 from codexlb_cli.gateway.request_log import RequestLog
 from codexlb_cli.gateway.server import Listener, listen
-from codexlb_cli.gateway.turns import Services
+from codexlb_cli.gateway.services import Services
 from codexlb_cli.store.credentials import CredentialSource
 from codexlb_cli.store.database import Writer, database_path
 

@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from codexlb_cli.config.load import Settings
-from codexlb_cli.config.policies import OWN_USER_AGENT, header_options, reconnect_policy
+from codexlb_cli.config.policies import reconnect_policy
 from codexlb_cli.core import frames
-from codexlb_cli.core.affinity import UNKEYED, Evidence, Key, KeyRecord, unreadable_reasoning
+from codexlb_cli.core.affinity import UNKEYED, Key, KeyRecord
 from codexlb_cli.core.client_errors import ClientError, no_accounts
 from codexlb_cli.core.closes import PROTOCOL_FAULT, TRANSPORT_LOST
 from codexlb_cli.core.failures import DIAL_FAILURE, Failure, Fault, parse
-from codexlb_cli.core.handshake import Handshake, HandshakeInputs, build, client_headers
-from codexlb_cli.core.headers import TURN_STATE_HEADER, Header
-from codexlb_cli.core.limits import rate_limit_headers
+from codexlb_cli.core.handshake import Handshake, client_headers
+from codexlb_cli.core.headers import Header
 from codexlb_cli.core.reconnect import Strength
 from codexlb_cli.core.selection import Pool
 from codexlb_cli.core.turn import (
@@ -49,54 +44,15 @@ from codexlb_cli.core.turn import (
     TurnFacts,
 )
 from codexlb_cli.errors import ConfigError
-from codexlb_cli.gateway.accounts import Accounts
 from codexlb_cli.gateway.dial import DialError, DialOptions, SocketGone, UpstreamSocket, dial
-from codexlb_cli.gateway.keys import Keys
-from codexlb_cli.gateway.lanes import Lane, Lanes, Seat
+from codexlb_cli.gateway.head import Head
+from codexlb_cli.gateway.lanes import Lane, Seat
+from codexlb_cli.gateway.outbound import Outbound, prepare, too_large
+from codexlb_cli.gateway.services import Services, TurnRequest
 from codexlb_cli.gateway.silence import Silence
 from codexlb_cli.gateway.sinks import Sink
 
 OWNER_COMMIT_SECONDS = 0.1
-
-
-@dataclass(slots=True, repr=False)
-class TurnRequest:
-    """A client's request for one turn.
-
-    Attributes:
-        headers: as received, values decoded as ISO-8859-1.
-        body: the parsed body.
-        evidence: its affinity evidence.
-        request_id: the value of `x-request-id`.
-    """
-
-    headers: list[Header]
-    body: frames.Body
-    evidence: Evidence
-    request_id: str
-
-    @property
-    def model(self) -> str | None:
-        """The model; None if the body names none."""
-        model = self.body.get("model")
-        return model if isinstance(model, str) else None
-
-
-@dataclass(slots=True)
-class Services:
-    """What a turn needs of the running gateway; time, chance and storage are passed in."""
-
-    accounts: Accounts
-    keys: Keys
-    lanes: Lanes
-    now: Callable[[], float] = time.time
-    draw: Callable[[], float] = field(default=lambda: 1.0)
-    warn: Callable[[str], None] = field(default=lambda _: None)
-
-    @property
-    def settings(self) -> Settings:
-        """The settings that are in force."""
-        return self.accounts.settings
 
 
 class _Ended(Exception):
@@ -119,7 +75,6 @@ class TurnRunner:
         self.turn: Turn | None = None
         self.ended_with: str | None = None
         self.first_event_at: float | None = None
-        self.dropped_reasoning = 0
         self._services = services
         self._settings = services.settings
         self._request = request
@@ -129,10 +84,10 @@ class TurnRunner:
         self._deadline = self._loop.time() + total
         self._in_flight: str | None = None
         self._seat: Seat | None = None
-        self._frame = ""
+        self._outbound: Outbound | None = None
         self._first = ""
         self._refusal: str | None = None
-        self._head: dict[str, str] = {}
+        self._head = Head(services)
         self._committed: Future[None] | None = None
         self.key: Key = UNKEYED
         self._record = KeyRecord()
@@ -150,11 +105,13 @@ class TurnRunner:
         told = [self.ended_with or _error_code(self.turn.error)]
         if self.turn.attempts > 1:
             told.append(f"{self.turn.attempts} attempts")
-        dropped = self.dropped_reasoning
-        items = "1 reasoning item" if dropped == 1 else f"{dropped} reasoning items"
-        lost = [f"{items} of another account dropped"] if dropped else []
-        steps = ", ".join([*self.turn.steps, *lost])
+        steps = ", ".join([*self.turn.steps, *self._losses()])
         return f"{', '.join(told)}: {steps}" if steps else ", ".join(told)
+
+    def _losses(self) -> list[str]:
+        dropped = self._outbound.dropped_reasoning if self._outbound else 0
+        items = "1 reasoning item" if dropped == 1 else f"{dropped} reasoning items"
+        return [f"{items} of another account dropped"] if dropped else []
 
     async def run(self) -> None:
         """Run the turn to its end; the sink has been given exactly one end after it.
@@ -261,12 +218,13 @@ class TurnRunner:
         if after_seconds > 0:
             await asyncio.sleep(after_seconds)
         try:
-            handshake = self._handshake(name)
+            self._outbound = prepare(services, self._request, name, self._record.owner)
+            error = too_large(self._outbound.frame, self._settings.limits.frame_bytes)
+            if error is not None:
+                raise _Ended(error)
+            self._seat = await self._take_seat(self._outbound.handshake)
         except ConfigError:  # the account was removed while this turn waited for it
             return DialFailed(DIAL_FAILURE)
-        self._frame = self._build_frame(handshake)
-        try:
-            self._seat = await self._take_seat(handshake)
         except DialError as exc:
             return DialFailed(exc.failure)
         record = services.keys.record(self.key)
@@ -284,47 +242,6 @@ class TurnRunner:
     @property
     def _is_hard(self) -> bool:
         return self.strength is Strength.HARD
-
-    def _handshake(self, name: str) -> Handshake:
-        account = self._services.settings.account(name)
-        secret = self._services.accounts.secret(account)
-        evidence = self._request.evidence
-        return build(
-            HandshakeInputs(
-                account=account,
-                secret=secret,
-                inbound=self._request.headers,
-                options=header_options(self._settings),
-                user_agent=OWN_USER_AGENT,
-                conversation_key=evidence.conversation_key,
-                turn_state_is_ours=self._services.keys.turn_state_owner(evidence.turn_state)
-                == name,
-            )
-        )
-
-    def _build_frame(self, handshake: Handshake) -> str:
-        body = self._request.body
-        unreadable = self._unreadable(handshake.account)
-        self.dropped_reasoning = len(unreadable)
-        frame = frames.create_frame(body, handshake.client_metadata, unreadable=unreadable)
-        limit = self._settings.limits.frame_bytes
-        if len(frame) > limit or len(frame.encode()) > limit:
-            raise _Ended(
-                ClientError(
-                    "request_too_large",
-                    f"the request is larger than the {limit} bytes that one upstream frame takes",
-                )
-            )
-        return frame
-
-    def _unreadable(self, account: str) -> list[str]:
-        keys, home = self._services.keys, self._record.owner
-        digests = frames.reasoning_digests(self._request.body)
-        unreadable = unreadable_reasoning(digests, account, made_by=keys.reasoned_by, home=home)
-        for digest in unreadable:
-            if home is not None and keys.reasoned_by(digest) is None:
-                keys.reasoned(digest, home)  # later turns know whose it is, wherever they go
-        return unreadable
 
     async def _take_seat(self, handshake: Handshake) -> Seat:
         services = self._services
@@ -362,7 +279,8 @@ class TurnRunner:
         for key in {self.key, self._request.evidence.lane}:
             self._services.keys.bind(key, self._socket.account)
         try:
-            await self._socket.send(self._frame)
+            assert self._outbound is not None, "a socket was opened for it"
+            await self._socket.send(self._outbound.frame)
             return await self._first_event()
         except SocketGone as exc:
             return self._closed(exc)
@@ -415,7 +333,7 @@ class TurnRunner:
         sink, socket = self._sink, self._socket
         self.first_event_at = self._loop.time()
         response_id = self._responded()
-        await sink.begin(self._head_headers())
+        await sink.begin([*self._head.headers(socket), *self._answer_headers()])
         text = self._first
         with Silence(self._settings.timeouts.idle, lambda: socket.end("silent")) as silence:
             try:
@@ -480,19 +398,7 @@ class TurnRunner:
         raise SocketGone("not JSON", row=PROTOCOL_FAULT)
 
     def _telemetry(self, kind: str, text: str) -> None:
-        """Take what HTTP clients read from headers: limits, the model, the turn state."""
-        event = _object(text)
-        account = self._socket.account
-        if kind == frames.RATE_LIMITS_EVENT:
-            self._services.accounts.limits_seen(account, rate_limit_headers(event))
-        elif kind == frames.METADATA_EVENT:
-            headers = event.get("headers")
-            headers = headers if isinstance(headers, dict) else {}
-            self._head.update(client_headers(headers.items()))
-            state = next((v for n, v in headers.items() if n.lower() == TURN_STATE_HEADER), None)
-            if isinstance(state, str) and state.isprintable() and state.isascii():
-                self._services.keys.turn_state_given(state, account)
-                self._head[TURN_STATE_HEADER] = state
+        self._head.telemetry(kind, _object(text), self._socket.account)
 
     def _note_reasoning(self, text: str) -> None:
         digest = frames.reasoning_digest(_object(text).get("item"))
@@ -525,12 +431,6 @@ class TurnRunner:
     def _socket(self) -> UpstreamSocket:
         assert self._seat is not None, "no socket was opened yet"
         return self._seat.socket
-
-    def _head_headers(self) -> list[Header]:
-        account = self._socket.account
-        limits = self._services.accounts.limit_headers(account)
-        upstream = dict(client_headers(self._socket.response_headers))
-        return [*{**upstream, **limits, **self._head}.items(), *self._answer_headers()]
 
     def _answer_headers(self) -> list[Header]:
         headers = [("x-request-id", self._request.request_id)]

@@ -1,0 +1,43 @@
+"""What HTTP clients read from headers, collected from events and from the upstream's 101."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from codexlb_cli.core.frames import METADATA_EVENT, RATE_LIMITS_EVENT
+from codexlb_cli.core.handshake import client_headers, header_text
+from codexlb_cli.core.headers import TURN_STATE_HEADER, Header
+from codexlb_cli.core.limits import rate_limit_headers
+from codexlb_cli.gateway.dial import UpstreamSocket
+from codexlb_cli.gateway.services import Services
+
+
+class Head:
+    """The part of the response head that the upstream decides."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._from_events: dict[str, str] = {}
+
+    def telemetry(self, kind: str, event: Mapping[str, object], account: str) -> None:
+        """Take an event that is not forwarded: limits, the model, the turn state."""
+        if kind == RATE_LIMITS_EVENT:
+            self._services.accounts.limits_seen(account, rate_limit_headers(event))
+        elif kind == METADATA_EVENT:
+            headers = event.get("headers")
+            if isinstance(headers, Mapping):
+                self._metadata(headers, account)
+
+    def headers(self, socket: UpstreamSocket) -> list[Header]:
+        """Return the headers for a response that `socket` serves; the newest value wins."""
+        upstream = dict(client_headers(socket.response_headers))
+        limits = self._services.accounts.limit_headers(socket.account)
+        return list({**upstream, **limits, **self._from_events}.items())
+
+    def _metadata(self, headers: Mapping[str, object], account: str) -> None:
+        self._from_events.update(client_headers(headers.items()))
+        for name, value in headers.items():
+            state = header_text(value) if name.lower() == TURN_STATE_HEADER else None
+            if state:
+                self._services.keys.turn_state_given(state, account)
+                self._from_events[TURN_STATE_HEADER] = state

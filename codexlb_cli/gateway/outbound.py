@@ -1,0 +1,76 @@
+"""What one account is sent for a turn: the handshake and the frame, from `core`'s functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from codexlb_cli.config.policies import OWN_USER_AGENT, header_options
+from codexlb_cli.core import frames
+from codexlb_cli.core.affinity import unreadable_reasoning
+from codexlb_cli.core.client_errors import ClientError
+from codexlb_cli.core.handshake import Handshake, HandshakeInputs, build
+from codexlb_cli.gateway.services import Services, TurnRequest
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Outbound:
+    """A handshake and a frame.
+
+    Attributes:
+        handshake: for a socket of the account.
+        frame: the `response.create`.
+        dropped_reasoning: how many items of encrypted reasoning the account could not have read.
+    """
+
+    handshake: Handshake
+    frame: str
+    dropped_reasoning: int
+
+
+def prepare(services: Services, request: TurnRequest, name: str, home: str | None) -> Outbound:
+    """Build what the account called `name` is sent.
+
+    Args:
+        services: the running gateway.
+        request: the client's request.
+        name: the account that serves.
+        home: the account that owned the turn's key when it started; None if none did.
+
+    Raises:
+        ConfigError: the account is no longer configured.
+    """
+    account = services.settings.account(name)
+    evidence = request.evidence
+    handshake = build(
+        HandshakeInputs(
+            account=account,
+            secret=services.accounts.secret(account),
+            inbound=request.headers,
+            options=header_options(services.settings),
+            user_agent=OWN_USER_AGENT,
+            conversation_key=evidence.conversation_key,
+            turn_state_is_ours=services.keys.turn_state_owner(evidence.turn_state) == name,
+        )
+    )
+    unreadable = _unreadable(services, request.body, name, home)
+    frame = frames.create_frame(request.body, handshake.client_metadata, unreadable=unreadable)
+    return Outbound(handshake, frame, len(unreadable))
+
+
+def too_large(frame: str, limit: int) -> ClientError | None:
+    """Return the error for a frame over `limit` bytes; None if it may be sent."""
+    if len(frame) <= limit and len(frame.encode()) <= limit:
+        return None
+    text = f"the request is larger than the {limit} bytes that one upstream frame takes"
+    return ClientError("request_too_large", text)
+
+
+def _unreadable(services: Services, body: frames.Body, account: str, home: str | None) -> list[str]:
+    keys = services.keys
+    unreadable = unreadable_reasoning(
+        frames.reasoning_digests(body), account, made_by=keys.reasoned_by, home=home
+    )
+    for digest in unreadable:
+        if home is not None and keys.reasoned_by(digest) is None:
+            keys.reasoned(digest, home)  # later turns know whose it is, wherever they go
+    return unreadable
