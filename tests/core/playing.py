@@ -48,7 +48,7 @@ def closed(code: int) -> Closed:
 
 
 def failure(status: int | None, code: str | None, wait: float | None, *, dial: bool) -> Failure:
-    """An upstream's refusal; `wait` is the time that it names."""
+    """An upstream's refusal; `wait` is the time that it names, from when it is played."""
     headers: Mapping[str, object] = {} if wait is None else {"retry-after": str(wait)}
     body = {"error": {"code": code}} if code else {"error": {"message": "no"}}
     return parse(status, body, headers, NOW, handshake=dial)
@@ -92,6 +92,9 @@ class Player:
 
     def receive(self, event: Event, *, draw: float = 1.0) -> list[Action]:
         """Feed one event; blame and waiting take effect after it."""
+        if isinstance(event, DialFailed | Refused) and event.failure.retry_at is not None:
+            at = event.failure.retry_at + self.pool.now - NOW
+            event = replace(event, failure=replace(event.failure, retry_at=at))
         actions = self.turn.receive(event, self.pool, draw=draw)
         states = dict(self.pool.states)
         waited = 0.0

@@ -50,14 +50,16 @@ codes = st.sampled_from(
      "model_not_found", "websocket_connection_limit_reached", "previous_response_not_found"]
 )  # fmt: skip
 waits = st.sampled_from([None, None, 0.5, 5.0, 30.0, 7200.0])
+statuses = st.sampled_from([400, 401, 403, 404, 500, 503])
+limit_codes = st.sampled_from([None, "rate_limit_exceeded", "usage_limit_reached"])
 dial_failures = st.one_of(
     st.just(UNREACHABLE),
-    st.builds(
-        dial_refused, st.sampled_from([401, 403, 404, 429, 429, 500, 503, 400]), codes, waits
-    ),
+    st.builds(dial_refused, statuses, codes),
+    st.builds(dial_refused, st.just(429), limit_codes, waits),
 )
-statuses = st.sampled_from([None, 400, 401, 403, 404, 429, 500, 503])
-frames = st.builds(refused, statuses, codes, waits)
+frames = st.builds(refused, statuses | st.none(), codes) | st.builds(
+    refused, st.just(429), limit_codes, waits
+)
 opened: st.SearchStrategy[Event] = st.just(OPENED)
 ends: st.SearchStrategy[Event] = st.just(FINISHED)
 others: st.SearchStrategy[Event] = st.sampled_from([SILENT, RESPONDED, FINISHED, OUT_OF_TIME])
@@ -157,9 +159,11 @@ def test_every_turn_ends_once_and_does_nothing_twice_in_silence(data: st.DataObj
         match turn.state:
             case State.DIALLING:
                 kind = data.draw(st.integers(0, 24))
-                if kind == 0 and parallel:
+                pool = watched.player.pool
+                able = [a.name for a in pool.accounts if pool.usable(a.name)]
+                if kind == 0 and parallel and able:
                     parallel = False
-                    watched.bound_to = data.draw(st.sampled_from(NAMES))
+                    watched.bound_to = data.draw(st.sampled_from(able))
                     event: Event = BoundElsewhere(watched.bound_to)
                     watched.phase_dials = []
                 elif kind == 1:
