@@ -7,8 +7,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.cli import Cli
@@ -26,13 +26,14 @@ class ServingGateway:
     Attributes:
         cli: the program in the same folders and environment, for `connect` and the like.
         base_url: what a client is given.
+        banner: what it wrote to stdout.
         log: what it wrote to stderr; complete once it has stopped.
     """
 
     cli: Cli
     base_url: str
+    banner: str = ""
     log: str = ""
-    _process: subprocess.Popen[str] | None = field(default=None, repr=False)
 
     def requests(self) -> list[str]:
         """Return the status of every request that it served, in order; once it has stopped."""
@@ -55,21 +56,38 @@ def serving(
     cli = Cli(home)
     port = _free_port()
     cli.configure(_configuration(port, upstream, accounts) + more)
+    gateway = ServingGateway(cli, f"http://127.0.0.1:{port}/v1")
+    with _process(gateway, "--config", str(cli.config_file), "serve"):
+        yield gateway
+
+
+@contextmanager
+def demonstrating(home: Path) -> Iterator[ServingGateway]:
+    """Run `codexlb demo` likewise."""
+    port = _free_port()
+    gateway = ServingGateway(Cli(home), f"http://127.0.0.1:{port}/v1")
+    with _process(gateway, "demo", "--port", str(port)):
+        yield gateway
+
+
+@contextmanager
+def _process(gateway: ServingGateway, *command: str) -> Iterator[None]:
+    home = gateway.cli.home
+    keys = {f"KEY_OF_{name.upper()}": key for name, key in KEYS.items()}
     log = home / "serve.log"
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "codexlb_cli", "--config", str(cli.config_file), "serve"],
+            [sys.executable, "-m", "codexlb_cli", *command],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env=cli.environment(**{f"KEY_OF_{name.upper()}": key for name, key in KEYS.items()}),
+            env=gateway.cli.environment(**keys),
             cwd=home,
             text=True,
         )
-    gateway = ServingGateway(cli, f"http://127.0.0.1:{port}/v1", _process=process)
     try:
-        _read_banner(process, log)
-        yield gateway
+        gateway.banner = _read_banner(process, log)
+        yield
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -83,12 +101,14 @@ def serving(
     assert "internal error" not in gateway.log
 
 
-def _read_banner(process: subprocess.Popen[str], log: Path) -> None:
-    """Return once the banner is there: the port is open then."""
+def _read_banner(process: subprocess.Popen[str], log: Path) -> str:
+    """Return the banner once it is there: the port is open then."""
     assert process.stdout is not None
+    lines = []
     for line in process.stdout:
+        lines.append(line)
         if "Ctrl-C stops" in line:
-            return
+            return "".join(lines)
     raise AssertionError(f"the gateway did not start:\n{log.read_text()}")
 
 
@@ -102,7 +122,11 @@ def _configuration(port: int, upstream: str, accounts: Sequence[str]) -> str:
 
 
 def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """Return a port that is free, as the one after it is, which the demo's upstream takes."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+            with suppress(OSError, OverflowError):
+                second.bind(("127.0.0.1", port + 1))
+                return port

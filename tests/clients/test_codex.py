@@ -23,11 +23,10 @@ from tests.clients.relay import relaying
 from tests.clients.running import KEYS, serving
 from tests.clients.upstream import check_upstream, turns
 
-pytestmark = [
-    pytest.mark.clients,
-    pytest.mark.skipif(not CODEX, reason="needs the Codex CLI: make test-codex"),
-    pytest.mark.timeout(180),
-]
+if not CODEX:
+    pytest.skip("needs the Codex CLI: make test-codex", allow_module_level=True)
+
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(180)]
 
 DONE = "response.completed"
 HANDSHAKE = {

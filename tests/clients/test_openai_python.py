@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,7 +20,7 @@ import pytest
 from codexlb_cli.mock_upstream.rules import ErrorSpec, HandshakeRule, TurnRule
 from codexlb_cli.mock_upstream.running import RunningMock, running_mock
 from codexlb_cli.mock_upstream.script import Script
-from tests.clients.running import KEYS, ServingGateway, serving
+from tests.clients.running import KEYS, ServingGateway, demonstrating, serving
 from tests.clients.upstream import check_upstream, turns
 
 openai = pytest.importorskip("openai", reason="needs openai-python: make test-clients")
@@ -195,6 +198,17 @@ def test_what_connect_openai_prints_is_all_that_it_takes(
     for name, value in re.findall(r'^export (\w+)="(.*)"$', printed, re.MULTILINE):
         monkeypatch.setenv(name, value)
     assert openai.OpenAI().responses.create(model="mock", input="hi").output_text == "You said: hi"
+
+
+def test_the_python_that_the_demo_prints(tmp_path: Path) -> None:
+    with demonstrating(tmp_path) as demo:
+        _, _, after = demo.banner.partition("From Python (pip install openai)\n")
+        program = textwrap.dedent(after.partition("\n\n")[0])
+        ran = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True
+        )
+    assert ran.stdout.splitlines()[0] == "response.created"
+    assert ran.stdout.splitlines()[-1] == DONE
 
 
 def test_1011_before_the_response_ends_on_the_owner(start: Start) -> None:
