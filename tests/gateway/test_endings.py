@@ -242,7 +242,7 @@ def test_an_idle_close_blames_nobody(tmp_path: Path) -> None:
 
 def test_the_events_are_the_upstreams_own_bytes(tmp_path: Path) -> None:
     texts = (
-        '{"type":"response.created", "response":{"id":"resp_1","odd":1.50,"big":123456789012345678}}',
+        '{"type":"response.created", "response":{"id":"resp_1","o":1.50,"big":12345678901234567}}',
         '{"sequence_number":1,"type":"response.output_text.delta","delta":"\\u00e9é\\ud83d\\ude00"}',
         '{"type":"response.brand_new.event","deep":[[[{}]]],"sequence_number":2}',
         '{"type":"response.completed","response":{"id":"resp_1","x":1e400,"y":0.1000},"sequence_number":3}',

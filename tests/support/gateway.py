@@ -6,7 +6,15 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,10 +202,8 @@ async def play(
         serve: whether the gateway runs; else the test calls `serving` itself.
     """
     keys = {name: key_of(name) for name in names}
-    async with (
-        asyncio.timeout(TEST_SECONDS),
-        MockUpstream(script=Script(rules), accounts=keys, strict=strict) as mock,
-    ):
+    mock = MockUpstream(script=Script(rules), accounts=keys, strict=strict)
+    async with asyncio.timeout(TEST_SECONDS), mock:
         where = {name: (urls or {}).get(name, mock.base_url) for name in names}
         stage = Stage(mock, folder, where, draws=draws)
         stage.environ = {f"{name.upper()}_KEY": key for name, key in keys.items()}
@@ -212,6 +218,38 @@ async def play(
 def run(test: Test, folder: Path, *rules: HandshakeRule | TurnRule, **options: Any) -> None:
     """Run one test; see `play`."""
     asyncio.run(play(test, folder, *rules, **options))
+
+
+Wait = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+@contextmanager
+def staged(
+    folder: Path, *rules: HandshakeRule | TurnRule, **options: Any
+) -> Iterator[tuple[Stage, Wait]]:
+    """Keep a stage for code that is not async, with the function that runs a coroutine on it."""
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        ready: asyncio.Future[Stage] = loop.create_future()
+        over = asyncio.Event()
+
+        async def test(stage: Stage) -> None:
+            ready.set_result(stage)
+            await over.wait()
+
+        async def begin() -> Stage:
+            await asyncio.wait((playing, ready), return_when=asyncio.FIRST_COMPLETED)
+            if not ready.done():
+                await playing  # raises why
+            return ready.result()
+
+        async def end() -> None:
+            over.set()
+            await playing
+
+        playing = loop.create_task(play(test, folder, *rules, **options))
+        yield runner.run(begin()), runner.run
+        runner.run(end())
 
 
 Case = TypeVar("Case")
