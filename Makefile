@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 CLIENTS_VENV = .venv-clients
 CODEX = .codex-cli
 CODEX_VERSION = 0.169.0
-FILES = codexlb_cli tests bench
+FILES = codexlb_cli tests tools
 
 .PHONY: demo test test-codex test-clients docs check lint types imports format clean help
 

@@ -78,6 +78,10 @@ def invalid(
     return ConfigError(message, hint=look)
 
 
+_TUPLE = re.compile(r"\('[^()]*\)")
+_QUOTED = re.compile(r"'([^']*)'")
+
+
 def not_toml(config_file: Path, text: str, exc: Exception) -> ConfigError:
     """Return the error for a file that tomllib refused with `exc`."""
     what, place, line = str(exc), "", None
@@ -87,6 +91,8 @@ def not_toml(config_file: Path, text: str, exc: Exception) -> ConfigError:
         what = found[1]
         line = int(found[2]) if found[2] else text.count("\n") + 1
         place = f" (line {line}, column {found[3]})" if found[2] else f" (line {line}, its end)"
+    # tomllib names tables as Python tuples.
+    what = _TUPLE.sub(lambda path: f"`{'.'.join(_QUOTED.findall(path[0]))}`", what)
     message = f"`{config_file.name}` is not valid TOML: {what[:1].lower()}{what[1:]}{place}"
     return ConfigError(message, hint=look_at(config_file, line))
 

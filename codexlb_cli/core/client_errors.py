@@ -44,6 +44,11 @@ STATUSES: dict[str, int] = {
 """The status of each of our codes before the first event."""
 
 
+NOT_RETRIED = frozenset(
+    {"not_supported", "no_accounts", "owner_unavailable", "usage_limit_reached", "upstream_closed"}
+)
+"""Codes that trying again at once cannot mend: the OpenAI SDKs obey `x-should-retry: false`."""
+
 UPSTREAM_FAILURES = frozenset(
     {"upstream_unavailable", "upstream_closed", "upstream_silent", "upstream_protocol_error"}
 )
@@ -71,7 +76,6 @@ class ClientError:
         param: the field of the request that is at fault; None if none is.
         retry_after: whole seconds; None if retrying is pointless or the client's own affair.
         resets_at: when a usage limit ends, seconds since the epoch.
-        should_retry: the `x-should-retry` header that the OpenAI SDKs obey; None to leave it out.
     """
 
     code: str
@@ -79,7 +83,6 @@ class ClientError:
     param: str | None = None
     retry_after: int | None = None
     resets_at: int | None = None
-    should_retry: bool | None = None
 
     @property
     def status(self) -> int:
@@ -103,8 +106,8 @@ class ClientError:
         lines = []
         if self.retry_after is not None:
             lines.append(("retry-after", str(self.retry_after)))
-        if self.should_retry is not None:
-            lines.append(("x-should-retry", "true" if self.should_retry else "false"))
+        if self.code in NOT_RETRIED:
+            lines.append(("x-should-retry", "false"))
         return lines
 
 

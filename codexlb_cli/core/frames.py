@@ -105,6 +105,8 @@ def parse_body(data: bytes) -> Body:
     try:
         return Body(split_members(text))
     except JSONDecodeError as exc:
+        if text.lstrip(_SPACE)[:1] != "{":
+            raise InvalidBodyError("the request body must be a JSON object") from None
         where = f"line {exc.lineno}, column {exc.colno}"
         raise InvalidBodyError(f"the request body is not valid JSON ({where})") from None
     except RecursionError:

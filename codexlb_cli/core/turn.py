@@ -526,7 +526,7 @@ class Turn:
         match outcome.client_sees:
             case "upstream_closed":
                 message = self._told(f"account `{self._current}` ended the response early")
-                return ClientError("upstream_closed", message, should_retry=False)
+                return ClientError("upstream_closed", message)
             case "upstream_protocol_error":
                 message = self._told(f"account `{self._current}` broke the protocol")
                 return ClientError("upstream_protocol_error", message, retry_after=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,15 @@ from codexlb_cli.core.client_errors import ClientError
 from codexlb_cli.gateway.guard import Guard
 from codexlb_cli.gateway.http import Receive, Responses, Scope, inbound_headers
 from codexlb_cli.gateway.models import Models
+from codexlb_cli.gateway.request_log import RequestLine, RequestLog
 from codexlb_cli.gateway.services import Services
 from codexlb_cli.gateway.sinks import Send, send_json
 
 log = logging.getLogger("codexlb.gateway")
 
 PREFIXES = ("/v1", "/backend-api/codex")
+PROBES = frozenset({"/healthz", "/readyz"})
+"""Asked again and again by supervisors; not worth a line."""
 RESPONSES_PATHS = frozenset(f"{prefix}/responses" for prefix in PREFIXES)
 
 
@@ -35,38 +38,62 @@ class GatewayApp:
         services: the running gateway.
         responses: the Responses endpoint.
         guard: who may speak to it.
+        request_log: takes a line per request.
     """
 
-    def __init__(self, services: Services, responses: Responses, guard: Guard) -> None:
+    def __init__(
+        self, services: Services, responses: Responses, guard: Guard, request_log: RequestLog
+    ) -> None:
         self.guard = guard
+        self.request_log = request_log
         self._responses = responses
         self._rest = build_rest(services)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; a bug ends it with our own envelope, never with a traceback."""
-        started = False
-
-        async def sending(message: Any) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
+        sent = _Sent(send)
         try:
             refusal = self.guard.refuse(inbound_headers(scope))
-            if refusal is not None:
-                await _answer(send, refusal)
-            elif scope["path"] not in RESPONSES_PATHS:
-                await self._rest(scope, receive, sending)
-            elif scope["method"] == "POST":
-                await self._responses(scope, receive, sending)
+            if refusal is None and scope["path"] in RESPONSES_PATHS and scope["method"] == "POST":
+                await self._responses(scope, receive, sent)
             else:
-                error = ClientError("method_not_allowed", "this endpoint takes POST")
-                await _answer(send, error, ("allow", "POST"))
+                await self._other(refusal, scope, receive, sent)
         except Exception as exc:
             log.error("internal error: %s at %s", type(exc).__name__, _place(exc))
-            if started:
+            if sent.status is not None:
                 raise
             await _answer(send, ClientError("internal_error", "internal error of the gateway"))
+
+    async def _other(
+        self, refusal: ClientError | None, scope: Scope, receive: Receive, sent: _Sent
+    ) -> None:
+        line = RequestLine(request_id="")
+        path = scope["path"]
+        if refusal is not None:
+            await _answer(sent, refusal)
+        elif path in RESPONSES_PATHS:
+            error = ClientError("method_not_allowed", "this endpoint takes POST")
+            await _answer(sent, error, ("allow", "POST"))
+        else:
+            await self._rest(scope, receive, sent)
+        if path not in PROBES:
+            outcome = refusal.code if refusal else f"{scope['method']} {path}"
+            self.request_log.write(line.answered(sent.status, outcome))
+
+
+class _Sent:
+    """ASGI's send, remembering the status."""
+
+    __slots__ = ("_send", "status")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status: int | None = None
+
+    def __call__(self, message: MutableMapping[str, Any]) -> Awaitable[None]:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        return self._send(message)
 
 
 def build_rest(services: Services) -> FastAPI:

@@ -155,5 +155,7 @@ def _decoder(name: str) -> Callable[[], _Decoder]:
         case "zstd":
             return ZstdDecompressor
     raise BodyError(
-        ClientError("invalid_request", "the content-encoding of the body must be gzip or zstd")
+        ClientError(
+            "invalid_request", "the content-encoding of the body must be gzip, deflate or zstd"
+        )
     )

@@ -40,7 +40,11 @@ class RequestLine:
 
     def refused(self, error: ClientError) -> RequestLine:
         """Complete the line of a request that was answered without a turn."""
-        self.status, self.outcome = error.status, error.code
+        return self.answered(error.status, error.code)
+
+    def answered(self, status: int | None, outcome: str) -> RequestLine:
+        """Complete the line of a request that is no turn."""
+        self.status, self.outcome = status, outcome
         return self
 
     def served(self, runner: TurnRunner, status: int | None, outcome: str) -> RequestLine:

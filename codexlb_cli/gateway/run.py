@@ -87,8 +87,9 @@ class Gateway:
             draw=inputs.draw,
             warn=inputs.warn,
         )
-        self.responses = Responses(self.services, RequestLog(inputs.write_line))
-        app = GatewayApp(self.services, self.responses, Guard(host, self.port))
+        request_log = RequestLog(inputs.write_line)
+        self.responses = Responses(self.services, request_log)
+        app = GatewayApp(self.services, self.responses, Guard(host, self.port), request_log)
         self._listener = Listener(app, self.responses, self._socket)
 
     async def __aenter__(self) -> Self:

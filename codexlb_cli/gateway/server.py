@@ -25,6 +25,7 @@ from codexlb_cli.core.client_errors import ClientError
 from codexlb_cli.errors import ConfigError
 from codexlb_cli.gateway.app import GatewayApp
 from codexlb_cli.gateway.http import Responses
+from codexlb_cli.gateway.request_log import RequestLine
 
 LONGEST_HEAD_BYTES = 256 * 1024
 HEAD_SECONDS = 30.0
@@ -81,10 +82,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         """Refuse an upgrade: foreign hosts and origins with 403, all others with 426."""
-        app = self.app
-        assert isinstance(app, GatewayApp)
         headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in self.headers]
-        self._refuse(app.guard.refuse(headers) or USE_HTTP)
+        self._refuse(self._gateway.guard.refuse(headers) or USE_HTTP)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP; called while the parser's error is handled."""
@@ -92,7 +91,14 @@ class GatewayProtocol(HttpToolsProtocol):
         code = "invalid_header" if "header" in about else "invalid_request"
         self._refuse(ClientError(code, msg.rstrip(".").lower()))
 
+    @property
+    def _gateway(self) -> GatewayApp:
+        app = self.app
+        assert isinstance(app, GatewayApp)
+        return app
+
     def _refuse(self, error: ClientError) -> None:
+        self._gateway.request_log.write(RequestLine(request_id="").refused(error))
         body = json.dumps(error.envelope()).encode()
         head = [
             f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",

@@ -77,8 +77,7 @@ def told(action: Action) -> str:
             return f"blame {account} {evidence.effect} {evidence.reason}"
         case Answer(error):
             retry = "" if error.retry_after is None else f" retry {error.retry_after}"
-            stop = " no-retry" if error.should_retry is False else ""
-            return f"answer {error.status} {error.code}{retry}{stop}"
+            return f"answer {error.status} {error.code}{retry}"
         case PassOn(passed):
             return f"pass on {passed.status} {passed.code}"
 

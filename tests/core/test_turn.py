@@ -465,7 +465,7 @@ def test_a_close_after_the_response_started(facts: TurnFacts, code: int) -> None
         BEGIN, "dial work",
         OPENED, "send 1",
         RESPONDED, "-",
-        closed(code), f"{blame(code)}answer 502 upstream_closed no-retry",
+        closed(code), f"{blame(code)}answer 502 upstream_closed",
     )  # fmt: skip
 
 
