@@ -1,0 +1,231 @@
+"""What is no request, or comes from where none may come: refused on the wire, in one envelope."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support.client import Header, connection, request, request_head
+from tests.support.gateway import RESPONSES, Stage, run, turn_body
+
+BODY = turn_body({})
+MALFORMED = {
+    "garbage": b"GARBAGE\r\n\r\n",
+    "binary": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    "http/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "version": b"GET / HTTP/9.9\r\nHost: 127.0.0.1\r\n\r\n",
+    "method": b"G@T / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+    "length": b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1x\r\n\r\n",
+    "negative length": b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: -1\r\n\r\n",
+    "two lengths": b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n",
+    "smuggling": b"POST /v1/responses HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunk": b"POST /v1/responses HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n",
+    "header name": b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nb ad: 1\r\n\r\n",
+    "no colon": b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nbad\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("what", MALFORMED)
+def test_what_is_no_http(tmp_path: Path, what: str) -> None:
+    async def test(stage: Stage) -> None:
+        async with connection(stage.port) as exchange:
+            await exchange.send(MALFORMED[what])
+            answer = await exchange.answer()
+            assert answer.status == 400
+            error = answer.error
+            assert error["code"] in ("invalid_request", "invalid_header")
+            assert error["type"] == "invalid_request_error"
+            assert await exchange.ended()
+        assert stage.dialled == []
+        assert (await stage.get("/healthz")).status == 200
+
+    run(test, tmp_path)
+
+
+def test_a_head_without_end(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        async with connection(stage.port) as exchange:
+            await exchange.send(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+            try:
+                for _ in range(80):
+                    await exchange.send(b"X-Filler: " + b"x" * 4000 + b"\r\n")
+            except ConnectionError:
+                pass
+            else:
+                answer = await exchange.answer()
+                assert (answer.status, answer.error["code"]) == (431, "head_too_large")
+        assert (await stage.get("/healthz")).status == 200
+
+    run(test, tmp_path)
+
+
+async def raw(port: int, data: bytes) -> tuple[bytes, bytes]:
+    """Send bytes; return what one read gives, and what comes after it until the end."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as client:
+        client.setblocking(False)
+        await loop.sock_connect(client, ("127.0.0.1", port))
+        await loop.sock_sendall(client, data)
+        first = await loop.sock_recv(client, 1 << 16)
+        rest = b""
+        while piece := await loop.sock_recv(client, 1 << 16):
+            rest += piece
+        return first, rest
+
+
+UPGRADE = [
+    ("Connection", "Upgrade"),
+    ("Upgrade", "websocket"),
+    ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+]
+
+
+@pytest.mark.parametrize("path", [RESPONSES, "/backend-api/codex/responses", "/nothing"])
+@pytest.mark.parametrize(
+    ("more", "status", "code"),
+    [
+        ([], 426, "upgrade_required"),
+        ([("Origin", "https://example.com")], 403, "forbidden_origin"),
+        ([("Sec-Fetch-Site", "cross-site")], 403, "forbidden_origin"),
+        ([("Host", "example.com")], 403, "forbidden_host"),
+    ],
+    ids=["426", "origin", "site", "host"],
+)
+def test_an_upgrade_is_refused_in_one_write(
+    tmp_path: Path, path: str, more: list[Header], status: int, code: str
+) -> None:
+    async def test(stage: Stage) -> None:
+        lines = [*more, *UPGRADE]
+        if ("Host", "example.com") not in more:
+            lines.insert(0, ("Host", f"127.0.0.1:{stage.port}"))
+        first, rest = await raw(stage.port, request_head("GET", path, lines))
+        assert rest == b""
+        head, _, body = first.partition(b"\r\n\r\n")
+        line, *fields = head.decode().split("\r\n")
+        assert line.startswith(f"HTTP/1.1 {status} ")
+        headers = dict(field.lower().split(": ", 1) for field in fields)
+        assert headers["content-length"] == str(len(body))
+        assert headers["connection"] == "close"
+        error = json.loads(body)["error"]
+        assert set(error) == {"message", "type", "code", "param"}
+        assert error["code"] == code
+        assert stage.dialled == []
+
+    run(test, tmp_path)
+
+
+def test_other_upgrades_are_passed_over(tmp_path: Path) -> None:
+    """A server may ignore an upgrade that it does not know (RFC 9110 section 7.8)."""
+
+    async def test(stage: Stage) -> None:
+        h2c = [
+            ("Connection", "Upgrade, HTTP2-Settings, close"),
+            ("Upgrade", "h2c"),
+            ("HTTP2-Settings", "AAMAAABkAAQAAP__"),
+        ]
+        assert (await request(stage.port, "GET", "/healthz", h2c)).status == 200
+        answer = await stage.post(BODY, headers=h2c)
+        assert (answer.status, answer.text) == (200, "You said: hello")
+
+    run(test, tmp_path)
+
+
+ALLOWED: list[list[Header]] = [
+    [("Host", "127.0.0.1")],
+    [("Host", "localhost:1")],
+    [("Host", "[::1]:2455")],
+    [("Origin", "http://127.0.0.1:{port}")],
+    [("Origin", "http://localhost:{port}"), ("Sec-Fetch-Site", "same-origin")],
+    [("Sec-Fetch-Mode", "cors")],
+    [("sec-fetch-mode", "cors"), ("accept-language", "*"), ("user-agent", "node")],
+    [("Sec-Fetch-Site", "none")],
+    [("X-Forwarded-For", "203.0.113.9"), ("X-Forwarded-Proto", "https"), ("X-Real-IP", "1.2.3.4")],
+    [("X-Forwarded-Host", "example.com"), ("Forwarded", "for=203.0.113.9;host=example.com")],
+]
+FOREIGN: list[tuple[list[Header], str]] = [
+    ([("Host", "example.com")], "forbidden_host"),
+    ([("Host", "example.com:{port}")], "forbidden_host"),
+    ([("Host", "127.0.0.1.example.com:{port}")], "forbidden_host"),
+    ([("Host", "0.0.0.0:{port}")], "forbidden_host"),
+    ([("Host", "192.0.2.1:{port}")], "forbidden_host"),
+    ([("Host", "")], "forbidden_host"),
+    ([("Origin", "https://example.com")], "forbidden_origin"),
+    ([("Origin", "null")], "forbidden_origin"),
+    ([("Origin", "")], "forbidden_origin"),
+    ([("Origin", "http://127.0.0.1:1")], "forbidden_origin"),
+    ([("Origin", "http://127.0.0.1")], "forbidden_origin"),
+    ([("Origin", "file://")], "forbidden_origin"),
+    ([("Origin", "http://127.0.0.1:{port}"), ("Origin", "https://a.example")], "forbidden_origin"),
+    ([("Sec-Fetch-Site", "cross-site")], "forbidden_origin"),
+    ([("Sec-Fetch-Site", "Cross-Site"), ("Sec-Fetch-Mode", "no-cors")], "forbidden_origin"),
+]
+
+
+def placed(headers: Sequence[Header], port: int) -> list[Header]:
+    return [(name, value.replace("{port}", str(port))) for name, value in headers]
+
+
+def test_who_may_speak_to_it(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        for headers in ALLOWED:
+            answer = await stage.post(BODY, headers=placed(headers, stage.port))
+            assert (answer.status, answer.types[-1]) == (200, "response.completed"), headers
+            assert answer.all("access-control-allow-origin") == []
+        assert "forwarded" not in str([h.headers for h in stage.mock.handshakes]).lower()
+
+    run(test, tmp_path)
+
+
+def test_who_may_not(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        for headers, code in FOREIGN:
+            lines = placed(headers, stage.port)
+            for method, path in (("POST", RESPONSES), ("GET", "/v1/models"), ("GET", "/healthz")):
+                close = [*lines, ("Connection", "close")]
+                answer = await request(stage.port, method, path, close)
+                assert (answer.status, answer.error["code"]) == (403, code), (headers, path)
+                assert answer.error["type"] == "permission_error"
+            preflight = [
+                *lines,
+                ("Access-Control-Request-Method", "POST"),
+                ("Connection", "close"),
+            ]
+            answer = await request(stage.port, "OPTIONS", RESPONSES, preflight)
+            assert answer.status == 403
+            assert answer.all("access-control-allow-origin") == []
+        assert stage.dialled == []
+
+    run(test, tmp_path)
+
+
+def test_two_hosts_or_none(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        for hosts in ([], ["127.0.0.1", "127.0.0.1"], ["127.0.0.1", "example.com"]):
+            async with connection(stage.port) as exchange:
+                lines = [("Host", host) for host in hosts]
+                await exchange.send(request_head("GET", "/healthz", lines))
+                answer = await exchange.answer()
+                assert (answer.status, answer.error["code"]) == (403, "forbidden_host")
+
+    run(test, tmp_path)
+
+
+def test_a_foreign_host_in_the_target(tmp_path: Path) -> None:
+    """RFC 9112 section 3.2.2: the target's authority counts, whatever Host says."""
+
+    async def test(stage: Stage) -> None:
+        async with connection(stage.port) as exchange:
+            lines = [("Host", "127.0.0.1"), ("Connection", "close")]
+            await exchange.send(request_head("GET", "http://127.0.0.1/healthz", lines))
+            assert (await exchange.answer()).status == 200
+
+    run(test, tmp_path)
