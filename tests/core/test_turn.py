@@ -11,6 +11,7 @@ from codexlb_cli.core.reconnect import Phase, Strength
 from codexlb_cli.core.turn import (
     BoundElsewhere,
     Closed,
+    Dial,
     Event,
     PassOn,
     State,
@@ -246,6 +247,14 @@ def test_a_keyed_turn_waits_for_an_owner_that_limits_briefly(facts: TurnFacts) -
     )  # fmt: skip
 
 
+def test_a_turn_waits_for_its_owner_once() -> None:
+    no = dial_refused(429, wait=5)
+    start = (BEGIN, "dial work", no, LIMITED + "dial work after 5", no)
+    play(turn(SOFT), TWO, *start, LIMITED + "dial home")
+    play(turn(HARD), TWO, *start, LIMITED + "dial home")
+    play(turn(PINNED), TWO, *start, LIMITED + "answer 429 rate_limit_exceeded retry 5")
+
+
 def test_an_unkeyed_turn_waits_for_nobody() -> None:
     no = dial_refused(429, wait=0.5)
     play(turn(NONE), TWO, BEGIN, "dial work", no, LIMITED + "dial home")
@@ -269,6 +278,24 @@ def test_a_usage_limit_of_a_bound_owner() -> None:
 def test_a_request_that_is_refused_at_the_dial_is_passed_on() -> None:
     for facts in (NONE, HARD):
         play(turn(facts), TWO, BEGIN, "dial work", dial_refused(400, "x"), "pass on 400 x")
+
+
+def test_an_account_that_became_unusable_meanwhile_is_passed_over() -> None:
+    running = turn(NONE)
+    running.receive(BEGIN, THREE)
+    now = pool("work", "home", "spare", home="limited")
+    assert running.receive(UNREACHABLE, now) == [Dial("spare")]
+
+
+def test_accounts_that_could_not_be_dialled_are_left_out_after_a_close() -> None:
+    play(
+        turn(NONE), THREE,
+        BEGIN, "dial work",
+        UNREACHABLE, "dial home",
+        OPENED, "send 1",
+        closed(1011), "blame home counted internal_error, dial spare",
+        UNREACHABLE, "answer 503 upstream_unavailable retry 1",
+    )  # fmt: skip
 
 
 def test_a_key_that_a_parallel_turn_bound_meanwhile() -> None:
