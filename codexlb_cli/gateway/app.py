@@ -98,7 +98,7 @@ class _Sent:
 
 def build_rest(services: Services) -> FastAPI:
     """Return the application for everything that is not hot."""
-    app = FastAPI(title="codexlb", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     models = Models(services)
 
     @app.get("/healthz")

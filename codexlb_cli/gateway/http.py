@@ -44,9 +44,13 @@ class Responses:
     Args:
         services: the running gateway.
         request_log: takes a line per request.
+        keepalive_seconds: after how much silence a stream gets a keep-alive.
     """
 
-    def __init__(self, services: Services, request_log: RequestLog) -> None:
+    def __init__(
+        self, services: Services, request_log: RequestLog, keepalive_seconds: float
+    ) -> None:
+        self._keepalive_seconds = keepalive_seconds
         self._services = services
         self._log = request_log
         self._running: dict[asyncio.Task[None], TurnRunner] = {}
@@ -78,7 +82,7 @@ class Responses:
             await send_json(send, exc.error.status, headers, exc.error.envelope())
             self._log.write(line.refused(exc.error))
             return
-        sink = SseSink(send, codex=is_codex(request.headers)) if stream else JsonSink(send)
+        sink = self._sse(send, request) if stream else JsonSink(send)
         runner = TurnRunner(self._services, request, sink)
         outcome = "client left"
         try:
@@ -87,6 +91,10 @@ class Responses:
         finally:
             sink.close()
             self._log.write(line.served(runner, sink.status, outcome))
+
+    def _sse(self, send: Send, request: TurnRequest) -> SseSink:
+        codex = is_codex(request.headers)
+        return SseSink(send, codex=codex, keepalive_seconds=self._keepalive_seconds)
 
     async def _read(
         self, scope: Scope, receive: Receive, request_id: str

@@ -41,6 +41,8 @@ class GatewayInputs:
         warn: takes a warning, without `warning:`.
         now: seconds since the epoch.
         draw: a random number from 0 to 1.
+        keepalive_seconds: after how much silence a stream gets a keep-alive; clients give up
+            after 300 s of it.
     """
 
     load: Callable[[], Settings]
@@ -50,6 +52,7 @@ class GatewayInputs:
     warn: Callable[[str], None]
     now: Callable[[], float] = time.time
     draw: Callable[[], float] = random.random
+    keepalive_seconds: float = 15.0
 
 
 class Gateway:
@@ -88,7 +91,7 @@ class Gateway:
             warn=inputs.warn,
         )
         request_log = RequestLog(inputs.write_line)
-        self.responses = Responses(self.services, request_log)
+        self.responses = Responses(self.services, request_log, inputs.keepalive_seconds)
         app = GatewayApp(self.services, self.responses, Guard(host, self.port), request_log)
         self._listener = Listener(app, self.responses, self._socket)
 

@@ -35,6 +35,10 @@ USE_HTTP = ClientError(
     "upgrade_required", "this gateway does not take WebSocket clients yet; use HTTP with SSE"
 )
 
+OTHER_UPGRADE = ClientError(
+    "invalid_request", "this gateway speaks HTTP/1.1; send the request without an Upgrade header"
+)
+
 
 class GatewayProtocol(HttpToolsProtocol):
     """HTTP/1.1 with bounded heads, refusals in one write, and our own error envelope."""
@@ -71,6 +75,18 @@ class GatewayProtocol(HttpToolsProtocol):
         """A head is complete."""
         self._head_ended()
         super().on_headers_complete()
+        if self.parser.should_upgrade() and not self._should_upgrade() and self._has_body:
+            # The parser takes what follows for the other protocol: the body would be lost.
+            self._refuse(OTHER_UPGRADE)
+            self.cycle.disconnected = True
+
+    @property
+    def _has_body(self) -> bool:
+        framing = (b"content-length", b"transfer-encoding")
+        return any(name in framing and value != b"0" for name, value in self.headers)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """An upgrade without a body is passed over (RFC 9110 section 7.8)."""
 
     def _head_ended(self) -> None:
         if self._head_timer is not None:

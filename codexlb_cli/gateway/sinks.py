@@ -24,8 +24,6 @@ from codexlb_cli.core.failures import Failure
 from codexlb_cli.core.frames import split_members
 from codexlb_cli.core.headers import Header
 
-KEEPALIVE_SECONDS = 15.0
-
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 HeadersOf = Callable[[], list[Header]]
 
@@ -93,12 +91,14 @@ class SseSink:
     Args:
         send: ASGI's send.
         codex: whether the client is Codex: it takes other keep-alives and another last event.
+        keepalive_seconds: after how much silence a keep-alive is written.
     """
 
-    def __init__(self, send: Send, *, codex: bool) -> None:
+    def __init__(self, send: Send, *, codex: bool, keepalive_seconds: float) -> None:
         self.status: int | None = None
         self._send = send
         self._codex = codex
+        self._keepalive_seconds = keepalive_seconds
         self._last = ""
         self._response_id: object = None
         self._written_at = 0.0
@@ -173,8 +173,8 @@ class SseSink:
         line = CODEX_KEEPALIVE if self._codex else SSE_COMMENT
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(self._written_at + KEEPALIVE_SECONDS - loop.time())
-            if loop.time() - self._written_at >= KEEPALIVE_SECONDS:
+            await asyncio.sleep(self._written_at + self._keepalive_seconds - loop.time())
+            if loop.time() - self._written_at >= self._keepalive_seconds:
                 self._written_at = loop.time()
                 await self._write(line, more=True)
 
