@@ -296,6 +296,13 @@ def test_accounts_that_could_not_be_dialled_are_left_out_after_a_close() -> None
         closed(1011), "blame home counted internal_error, dial spare",
         UNREACHABLE, "answer 503 upstream_unavailable retry 1",
     )  # fmt: skip
+    play(
+        turn(NONE), TWO,
+        BEGIN, "dial work",
+        UNREACHABLE, "dial home",
+        OPENED, "send 1",
+        closed(1011), "blame home counted internal_error, dial home after 0.25",
+    )  # fmt: skip
 
 
 def test_a_key_that_a_parallel_turn_bound_meanwhile() -> None:
