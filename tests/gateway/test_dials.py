@@ -15,9 +15,10 @@ from tests.support.gateway import Stage, closed_port, play, run, run_each, sessi
 
 REFUSALS = {
     str(status): HandshakeRule(account="work", status=status)
-    for status in (301, 401, 403, 404, 426, 429, 500, 502, 503, 504, 529)
+    for status in (401, 403, 404, 426, 429, 500, 502, 503, 504, 529)
 } | {
     "429 in 7 s": HandshakeRule(account="work", status=429, headers={"retry-after": "7"}),
+    "301": HandshakeRule(account="work", status=301, headers={"location": "/v1/responses"}),
     "html": HandshakeRule(account="work", status=503, body="<html>"),
     "cut": HandshakeRule(account="work", cut=True),
 }
@@ -181,6 +182,61 @@ def test_when_every_account_is_rate_limited(tmp_path: Path) -> None:
         HandshakeRule(account="home", times=1, status=429, headers={"retry-after": "20"}),
         HandshakeRule(account="spare", times=1, status=429, headers={"retry-after": "30"}),
     )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "code", "retry_after"),
+    [
+        ("0.2", "rate_limit_exceeded", "1"),
+        ("59.5", "rate_limit_exceeded", "60"),
+        ("60", "rate_limit_exceeded", "60"),
+        ("61", "usage_limit_reached", None),
+        ("1e300", "rate_limit_exceeded", "10"),
+        ("-5", "rate_limit_exceeded", "10"),
+        ("soon", "rate_limit_exceeded", "10"),
+        ("99999999999", "usage_limit_reached", None),
+    ],
+)
+def test_what_the_client_is_told_of_a_time(
+    tmp_path: Path, seconds: str, code: str, retry_after: str | None
+) -> None:
+    async def test(stage: Stage) -> None:
+        answer = await stage.turn()
+        assert (answer.status, answer.error["code"]) == (429, code)
+        assert answer.header("retry-after") == retry_after
+
+    run(
+        test,
+        tmp_path,
+        HandshakeRule(status=429, headers={"retry-after": seconds}),
+        names=["work"],
+    )
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("status", [401, 500])
+def test_an_error_frame_of_the_only_account(tmp_path: Path, status: int, stream: bool) -> None:
+    async def test(stage: Stage) -> None:
+        for _ in range(2):
+            answer = await stage.turn(stream=stream)
+            assert answer.status == 503
+            assert "Scripted" not in answer.error["message"]
+
+    run(test, tmp_path, TurnRule(error=ErrorSpec(status=status)), names=["work"])
+
+
+@pytest.mark.parametrize(("status", "seen"), [(401, 502), (403, 403), (500, 500), (None, 502)])
+def test_a_late_error_frame_becomes_its_status(
+    tmp_path: Path, status: int | None, seen: int
+) -> None:
+    """But for 401, which would make Codex spend the person's own refresh token."""
+
+    async def test(stage: Stage) -> None:
+        answer = await stage.turn(stream=False)
+        assert (answer.status, answer.header("x-should-retry")) == (seen, "false")
+        assert answer.error["message"] == "Scripted error."
+
+    run(test, tmp_path, TurnRule(error=ErrorSpec(status=status), when="created"))
 
 
 def test_a_rate_limit_without_a_time_is_taken_for_ten_seconds(tmp_path: Path) -> None:

@@ -258,6 +258,34 @@ def test_the_events_are_the_upstreams_own_bytes(tmp_path: Path) -> None:
     run(test, tmp_path, TurnRule(send=texts))
 
 
+def test_numbers_never_go_back(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        events = (await stage.turn()).events
+        numbers = [e.data["sequence_number"] for e in events if "sequence_number" in e.data]
+        assert events[-2].data == {"type": "response.unnumbered"}
+        assert numbers == sorted(set(numbers))
+        assert_superset_error(events[-1], "upstream_closed")
+
+    send = ('{"type":"response.unnumbered"}',)
+    run(test, tmp_path, TurnRule(send=send, close=1011, when="streaming", after=2))
+
+
+def test_a_type_with_line_breaks_adds_no_event(tmp_path: Path) -> None:
+    kind = "response.x\n\nevent: response.completed\ndata: {}\n\n"
+    last = {"type": "response.completed", "response": {"id": "resp_1"}}
+
+    async def test(stage: Stage) -> None:
+        answer = await stage.turn()
+        lines = answer.body.split(b"\n")
+        assert lines.count(b"event: response.completed") == 1
+        assert answer.body.count(b"\n\n") == 3
+
+    send = tuple(
+        json.dumps(event) for event in ({"type": "response.created"}, {"type": kind}, last)
+    )
+    run(test, tmp_path, TurnRule(send=send))
+
+
 def test_an_event_with_line_breaks_is_still_one_event(tmp_path: Path) -> None:
     pretty = json.dumps({"type": "response.created", "response": {"id": "resp_1"}}, indent=2)
     last = '{"type":"response.completed",\r\n"response":{"id":"resp_1"},"sequence_number":1}'
@@ -321,6 +349,23 @@ def test_a_client_that_leaves_while_an_account_is_dialled(tmp_path: Path) -> Non
         assert len(stage.sent) == 1
 
     run(test, tmp_path, HandshakeRule(silence=True, times=1))
+
+
+def test_clients_that_left_are_not_counted_as_busy(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        for number in range(6):
+            async with stage.streaming(model="quiet") as exchange:
+                await stage.mock.wait_for(turns_begun(number + 1))
+                exchange.leave()
+            await stage.mock.wait_for(ended(number))
+        served = [(await stage.turn()).header("x-codexlb-account") for _ in range(3)]
+        assert served == ["work", "home", "spare"]
+
+    run(test, tmp_path, TurnRule(model="quiet", silence=True))
+
+
+def turns_begun(count: int) -> Callable[[MockUpstream], bool]:
+    return lambda mock: len(mock.turns) == count
 
 
 def test_a_slow_client_holds_up_only_itself(tmp_path: Path) -> None:

@@ -50,6 +50,54 @@ def test_what_is_no_http(tmp_path: Path, what: str) -> None:
     run(test, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "target", ["*", "//", "http:///x", "/%ff", "/%00", "/\xff", "/v1/models/%0d%0a", "/a b", "?"]
+)
+def test_odd_targets(tmp_path: Path, target: str) -> None:
+    async def test(stage: Stage) -> None:
+        async with connection(stage.port) as exchange:
+            lines = [("Host", "127.0.0.1"), ("Connection", "close")]
+            await exchange.send(request_head("GET", target, lines))
+            answer = await exchange.answer()
+            assert answer.status in (400, 404, 501)
+            assert answer.error["type"] == "invalid_request_error"
+
+    run(test, tmp_path)
+
+
+def test_connect_is_no_proxy(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        async with connection(stage.port) as exchange:
+            await exchange.send(request_head("CONNECT", "127.0.0.1:443", [("Host", "127.0.0.1")]))
+            answer = await exchange.answer()
+            assert answer.status in (400, 404, 405, 501)
+            assert answer.error["type"] == "invalid_request_error"
+
+    run(test, tmp_path)
+
+
+def test_requests_in_a_row_are_answered_in_order(tmp_path: Path) -> None:
+    """Both requests come in one piece, before the first answer (RFC 9112 section 9.3.2)."""
+
+    async def test(stage: Stage) -> None:
+        for stream in (True, False):
+            pieces = []
+            for text, ending in (("first", "keep-alive"), ("second", "close")):
+                body = turn_body({"input": text, "stream": stream})
+                lines = [("Host", "127.0.0.1"), ("Connection", ending)]
+                lines.append(("Content-Length", str(len(body))))
+                pieces.append(request_head("POST", RESPONSES, lines) + body)
+            async with connection(stage.port) as exchange:
+                await exchange.send(b"".join(pieces))
+                for text in ("first", "second"):
+                    answer = await exchange.answer()
+                    assert (answer.status, answer.complete) == (200, True)
+                    assert f"You said: {text}".encode().split()[-1] in answer.body
+                    exchange.status, exchange.complete = 0, False
+
+    run(test, tmp_path)
+
+
 def test_a_head_without_end(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
         async with connection(stage.port) as exchange:

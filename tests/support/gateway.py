@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import subprocess
 import time
 from collections.abc import (
     AsyncIterator,
@@ -27,6 +28,7 @@ from codexlb_cli.mock_upstream.rules import HandshakeRule, TurnRule
 from codexlb_cli.mock_upstream.script import Script
 from codexlb_cli.mock_upstream.server import MockUpstream
 from codexlb_cli.store.credentials import Credentials
+from tests.support.cli import Cli
 from tests.support.client import Answer, Exchange, Header, connection, request, request_head
 
 NAMES = ("work", "home", "spare")
@@ -56,7 +58,7 @@ class Stage:
     """What a test plays on.
 
     Attributes:
-        folder: holds config.toml and the state.
+        folder: the person's home: configuration and state lie in it.
         urls: the base URL of each account.
         lines: the request log.
         warnings: what the person was warned of.
@@ -68,17 +70,27 @@ class Stage:
     clock: Clock = field(default_factory=Clock)
     environ: dict[str, str] = field(default_factory=dict)
     draws: float = 0.0
+    keepalive_seconds: float = 15.0
     lines: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     gateway: Gateway = field(init=False)
 
     @property
+    def cli(self) -> Cli:
+        """The program with the same configuration and state."""
+        return Cli(self.folder)
+
+    async def command(self, *args: str) -> subprocess.CompletedProcess[bytes]:
+        """Run the program as a process of its own, beside the gateway."""
+        return await asyncio.to_thread(self.cli.spawn, *args, stdin=b"", **self.environ)
+
+    @property
     def config_file(self) -> Path:
-        return self.folder / "config.toml"
+        return self.cli.config_file
 
     @property
     def state_folder(self) -> Path:
-        return self.folder / "state"
+        return self.cli.state_folder
 
     @property
     def port(self) -> int:
@@ -114,7 +126,7 @@ class Stage:
                 f'[accounts.{name}]\nbase_url = "{url}"\n'
                 f'api_key_env = "{name.upper()}_KEY"\n{own}\n'
             )
-        self.config_file.write_text("\n".join(parts))
+        self.cli.configure("\n".join(parts))
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[Gateway]:
@@ -127,6 +139,7 @@ class Stage:
             warn=self.warnings.append,
             now=self.clock,
             draw=lambda: self.draws,
+            keepalive_seconds=self.keepalive_seconds,
         )
         async with Gateway(inputs, listener=listen("127.0.0.1", 0)) as gateway:
             self.gateway = gateway
@@ -185,6 +198,7 @@ async def play(
     urls: Mapping[str, str] | None = None,
     strict: bool = True,
     draws: float = 0.0,
+    keys: Mapping[str, str] | None = None,
     serve: bool = True,
 ) -> None:
     """Play a test against a gateway with these accounts, at a mock upstream with these rules.
@@ -199,14 +213,15 @@ async def play(
         urls: base URLs of accounts that do not lie at the mock.
         strict: whether the mock refuses upgrades that are not clean.
         draws: the chance: 0 waits for no back-off, 1 for the whole.
+        keys: keys of accounts that are not to be made up.
         serve: whether the gateway runs; else the test calls `serving` itself.
     """
-    keys = {name: key_of(name) for name in names}
-    mock = MockUpstream(script=Script(rules), accounts=keys, strict=strict)
+    known = {name: (keys or {}).get(name, key_of(name)) for name in names}
+    mock = MockUpstream(script=Script(rules), accounts=known, strict=strict)
     async with asyncio.timeout(TEST_SECONDS), mock:
         where = {name: (urls or {}).get(name, mock.base_url) for name in names}
         stage = Stage(mock, folder, where, draws=draws)
-        stage.environ = {f"{name.upper()}_KEY": key for name, key in keys.items()}
+        stage.environ = {f"{name.upper()}_KEY": key for name, key in known.items()}
         stage.configure(more, accounts)
         if not serve:
             await test(stage)

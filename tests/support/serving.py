@@ -1,0 +1,97 @@
+"""`codexlb serve` as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from tests.support.cli import Cli
+
+START_SECONDS = 20
+LAST_LINE = "Ctrl-C stops."
+
+
+@dataclass
+class Program:
+    """A running program and what it wrote.
+
+    Attributes:
+        out: the lines of stdout.
+        err: the lines of stderr.
+    """
+
+    process: asyncio.subprocess.Process
+    port: int
+    out: list[str] = field(default_factory=list)
+    err: list[str] = field(default_factory=list)
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+    _readers: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def read(self) -> None:
+        """Take what it writes, from now on."""
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        for stream, lines in ((self.process.stdout, self.out), (self.process.stderr, self.err)):
+            self._readers.append(asyncio.create_task(self._read(stream, lines)))
+
+    async def _read(self, stream: asyncio.StreamReader, lines: list[str]) -> None:
+        while line := await stream.readline():
+            lines.append(line.decode().rstrip("\n"))
+            self._news.set()
+        self._news.set()
+
+    async def until(self, lines: Sequence[str], text: str) -> None:
+        """Return once one of `lines` holds `text`."""
+        async with asyncio.timeout(START_SECONDS):
+            while not any(text in line for line in lines):
+                if all(reader.done() for reader in self._readers):
+                    raise AssertionError(f"it ended: {self.out} {self.err}")
+                self._news.clear()
+                await self._news.wait()
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    async def exit_code(self) -> int:
+        async with asyncio.timeout(START_SECONDS):
+            code = await self.process.wait()
+            await asyncio.gather(*self._readers)
+            return code
+
+
+@asynccontextmanager
+async def serving(cli: Cli, *options: str, **environ: str) -> AsyncIterator[Program]:
+    """Run `codexlb OPTIONS serve` on a free port until the context ends."""
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "codexlb_cli", *options, "serve", "--port", str(port),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=cli.environment(**environ),
+        cwd=cli.home,
+    )  # fmt: skip
+    program = Program(process, port)
+    program.read()
+    try:
+        await program.until(program.out, LAST_LINE)
+        yield program
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await program.exit_code()
+
+
+def free_port() -> int:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port: int = held.getsockname()[1]
+        return port
