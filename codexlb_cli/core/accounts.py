@@ -194,6 +194,8 @@ def apply(state: AccountState, evidence: Evidence, now: float) -> AccountState:
             return _cool_until(refused, evidence.reason, until)
         case Effect.LIMITED:
             until = min(evidence.until or now, now + LONGEST_LIMIT_SECONDS)
+            if state.limited_until is not None and state.limited_until > until:
+                return state  # another window is closed for longer
             return replace(state, limited_until=until, limited_reason=evidence.reason)
         case Effect.LOGIN:
             return replace(state, login_reason=evidence.reason)

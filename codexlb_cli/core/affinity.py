@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from codexlb_cli.core.accounts import Availability, Standing
-from codexlb_cli.core.frames import Body, InvalidBodyError
+from codexlb_cli.core.frames import Body, checked_text
 from codexlb_cli.core.headers import SESSION_NAMES, TURN_STATE_HEADER, Header
 from codexlb_cli.core.reconnect import Strength
 
@@ -62,13 +62,15 @@ class Evidence:
         conversation_key: what the outbound `session-id` is made from; None if there is nothing.
         turn_state: the turn state that the client sent back; None if it sent none.
         portable: whether the turn may move to another account at all.
-        anchored: whether it needs the very socket that made `previous_response_id`.
+        previous_response: the response that the turn continues; None if it continues none.
+        anchored: whether it continues one with `store: false`.
     """
 
     keys: tuple[Key, ...]
     conversation_key: str | None
     turn_state: str | None
     portable: bool
+    previous_response: str | None
     anchored: bool
 
     @property
@@ -108,6 +110,7 @@ def read_evidence(headers: Sequence[Header], body: Body) -> Evidence:
             and not _pinned(body.get("input"))
             and not _holds_state(body.get("tools"))
         ),
+        previous_response=previous,
         anchored=previous is not None and body.get("store") is False,
     )
 
@@ -148,12 +151,14 @@ class KeyRecord:
         """Whether the gateway may replay a turn of this key at `now`."""
         return self.gave_up_at is None or now - self.gave_up_at >= NO_REPLAY_SECONDS
 
-    def owner_keeps_failing(self, now: float) -> bool:
+    @property
+    def owner_keeps_failing(self) -> bool:
         """Whether the owner counts as failed for this key: three turns over at least 60 s."""
         return (
             self.failures >= OWNER_FAILS_TURNS
             and self.failing_since is not None
-            and now - self.failing_since >= OWNER_FAILS_SECONDS
+            and self.gave_up_at is not None
+            and self.gave_up_at - self.failing_since >= OWNER_FAILS_SECONDS
         )
 
     def failed(self, now: float) -> KeyRecord:
@@ -183,6 +188,25 @@ def keeps_soft_owner(owner: Standing | None, now: float) -> bool:
     return owner.usable or owner.state is Availability.FULL
 
 
+def anchor_lost(evidence: Evidence, *, on_socket: bool, live: bool, owner_known: bool) -> bool:
+    """Whether the response that a turn continues can no longer be reached.
+
+    A response that was made with `store: false` lives on the socket that made it. One that nobody
+    knows is asked for upstream, unless this turn's `store: false` says that it is not stored.
+
+    Args:
+        evidence: of the request.
+        on_socket: whether the response was made with `store: false`.
+        live: whether it still is the latest of a live socket.
+        owner_known: whether the account that stores it is known.
+    """
+    if evidence.previous_response is None:
+        return False
+    if on_socket:
+        return not live
+    return evidence.anchored and not owner_known
+
+
 def unreadable_reasoning(
     digests: Iterable[str], account: str, *, made_by: Callable[[str], str | None], home: str | None
 ) -> list[str]:
@@ -205,9 +229,7 @@ def _conversation(body: Body) -> str | None:
     value = body.get("conversation")
     if isinstance(value, dict):
         value = value.get("id")
-    if value is not None and not isinstance(value, str):
-        raise InvalidBodyError("`conversation` must be a string or an object", param="conversation")
-    return value or None
+    return checked_text(value, "conversation") or None if value is not None else None
 
 
 _PINNED_TYPES = frozenset(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from codexlb_cli.core.client_errors import ClientError, error_type
 from codexlb_cli.core.failures import Failure
-from codexlb_cli.core.handshake import client_headers
+from codexlb_cli.core.handshake import client_headers, header_text
 from codexlb_cli.core.headers import Header
 
 CODEX_RETRIED_CODE = "server_error"
@@ -40,13 +40,13 @@ def error_object(error: Mapping[str, object], status: int | None) -> dict[str, o
 
 def passed_on(failure: Failure) -> tuple[int, list[Header], dict[str, object]]:
     """Return status, headers and body of an upstream's own error, for an HTTP client."""
-    status = failure.status if failure.status is not None and failure.status >= 400 else None
+    status = failure.status if failure.status and 400 <= failure.status <= 599 else None
     if status is None:
         status = 500 if failure.error.get("type") == "server_error" else 400
     headers = client_headers(failure.headers.items())
-    retry_after = failure.headers.get("retry-after")
-    if isinstance(retry_after, str | int) and str(retry_after).isascii():
-        headers.append(("retry-after", str(retry_after)))
+    retry_after = header_text(failure.headers.get("retry-after"))
+    if retry_after is not None:
+        headers.append(("retry-after", retry_after))
     return status, headers, {"error": error_object(failure.error, status)}
 
 

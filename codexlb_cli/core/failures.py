@@ -13,13 +13,13 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 
-from codexlb_cli.core.accounts import LONGEST_COOLDOWN_SECONDS, Effect, Evidence
+from codexlb_cli.core.accounts import Effect, Evidence
 from codexlb_cli.core.client_errors import RATE_LIMIT_COOLDOWN_SECONDS
 
-_TRY_AGAIN = re.compile(
-    r"try again in (\d+(?:\.\d+)?)\s*(ms|s|sec|seconds?|m|minutes?)\b", re.IGNORECASE
-)
-_UNITS = {"ms": 0.001, "m": 60.0, "minute": 60.0, "minutes": 60.0}
+_AMOUNT = r"\d+(?:\.\d+)?\s*(?:milliseconds?|ms|seconds?|sec|s|minutes?|min|m|hours?|h|days?|d)"
+_TRY_AGAIN = re.compile(rf"try again in ((?:{_AMOUNT}\s*)+)(?![a-z0-9])", re.IGNORECASE)
+_PARTS = re.compile(r"(\d+(?:\.\d+)?)\s*(milliseconds?|ms|[smhd])", re.IGNORECASE)
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 class Fault(StrEnum):
@@ -33,7 +33,8 @@ class Fault(StrEnum):
     NO_WEBSOCKET = "no_websocket"
     SOCKET = "socket"
     CLIENT_STATE = "client_state"
-    MODEL = "model"
+    TURN = "turn"
+    """This account does not take this turn: it lacks the model, or may not run it."""
     REQUEST = "request"
 
 
@@ -84,7 +85,7 @@ ERRORS: tuple[ErrorRow, ...] = (
         ("usage_limit_reached", "insufficient_quota", "usage_not_included"),
         (),
         "limited until resets_at; soft and portable session turns move on",
-        unnamed_seconds=LONGEST_COOLDOWN_SECONDS,
+        unnamed_seconds=RATE_LIMIT_COOLDOWN_SECONDS,
     ),
     ErrorRow(
         "rate_limit_exceeded",
@@ -97,7 +98,7 @@ ERRORS: tuple[ErrorRow, ...] = (
     ),
     ErrorRow(
         "model_unavailable",
-        Fault.MODEL,
+        Fault.TURN,
         Effect.NEUTRAL,
         ("model_not_found", "model_not_available", "unsupported_model"),
         (),
@@ -137,6 +138,14 @@ ERRORS: tuple[ErrorRow, ...] = (
         "at a dial another account, hard turns their owner once more after 3 s; cooled",
     ),
     ErrorRow(
+        "forbidden_turn",
+        Fault.TURN,
+        Effect.NEUTRAL,
+        (),
+        (403,),
+        "in an error frame: another account; the upstream's own error if there is none",
+    ),
+    ErrorRow(
         "no_websocket",
         Fault.NO_WEBSOCKET,
         Effect.NEUTRAL,
@@ -166,6 +175,7 @@ DIAL_FAILED = ErrorRow(
 
 _REQUEST_REJECTED = ERRORS[-1]
 _UPSTREAM = next(row for row in ERRORS if row.fault is Fault.UPSTREAM)
+MODEL_UNAVAILABLE = next(row for row in ERRORS if row.reason == "model_unavailable")
 _DIAL_ONLY = frozenset({Fault.FORBIDDEN, Fault.NO_WEBSOCKET})
 
 
@@ -300,10 +310,12 @@ def _retry_after(value: object, now: float) -> float | None:
 
 
 def _try_again_in(message: str) -> float | None:
+    """Read "try again in 1.2s", "6m0s", "20 ms" out of an error's message."""
     found = _TRY_AGAIN.search(message)
     if found is None:
         return None
-    return _number(float(found[1]) * _UNITS.get(found[2].lower(), 1.0))
+    parts = ((float(n), u.lower()) for n, u in _PARTS.findall(found[1]))
+    return _number(sum(n * _UNITS["ms" if u.startswith("mi") else u] for n, u in parts))
 
 
 def _number(value: object) -> float | None:

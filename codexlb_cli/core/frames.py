@@ -76,9 +76,7 @@ class Body:
         value = self.get(name)
         if value is None or value == "":
             return None
-        if not isinstance(value, str):
-            raise InvalidBodyError(f"`{name}` must be a string", param=name)
-        return value
+        return checked_text(value, name)
 
     def flag(self, name: str) -> bool:
         """Return a member that must be a boolean; False if it is missing or null.
@@ -90,6 +88,21 @@ class Body:
         if value is not None and not isinstance(value, bool):
             raise InvalidBodyError(f"`{name}` must be true or false", param=name)
         return bool(value)
+
+
+def checked_text(value: object, name: str) -> str:
+    """Return `value` if it is a string that can be sent and stored.
+
+    Raises:
+        InvalidBodyError: it is no string, or holds half of a surrogate pair.
+    """
+    if not isinstance(value, str):
+        raise InvalidBodyError(f"`{name}` must be a string", param=name)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidBodyError(f"`{name}` is not valid Unicode", param=name) from None
+    return value
 
 
 def parse_body(data: bytes) -> Body:
@@ -208,22 +221,20 @@ def has_side_effects(body: Body) -> bool:
     return any(_acts(tool) for tool in tools)
 
 
-def event_type(text: str) -> str:
-    """Return the `type` of an upstream event, "" if it has none.
+def parse_event(text: str) -> tuple[str, dict[str, Any]]:
+    """Return the `type` of an upstream event, "" if it has none, and the event.
 
     Raises:
-        ValueError: the frame is not JSON that can be read.
+        ValueError: the frame is not one JSON object, or is absurd: too deep, too long a number.
     """
-    if text.startswith('{"type":"'):
-        end = text.find('"', 9)
-        if end > 0 and "\\" not in text[9:end]:
-            return text[9:end]
     try:
-        value = json.loads(text)
+        event = json.loads(text)
     except RecursionError:
-        raise ValueError("the frame is nested too deeply") from None
-    kind = value.get("type") if isinstance(value, dict) else None
-    return kind if isinstance(kind, str) else ""
+        raise ValueError("nested too deeply") from None
+    if not isinstance(event, dict):
+        raise ValueError("not an object")
+    kind = event.get("type")
+    return (kind if isinstance(kind, str) else ""), event
 
 
 def is_response_event(kind: str) -> bool:
@@ -232,11 +243,6 @@ def is_response_event(kind: str) -> bool:
     Telemetry (`response.metadata`, `codex.*`) and unknown types never count.
     """
     return kind.startswith("response.") and kind != METADATA_EVENT
-
-
-def is_telemetry(kind: str) -> bool:
-    """Whether an event is not part of the public stream, and so is not sent to HTTP clients."""
-    return not is_response_event(kind) and kind != "error"
 
 
 def _merged_metadata(body: Body, moved: Mapping[str, str]) -> str | None:

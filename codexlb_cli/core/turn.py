@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from codexlb_cli.core.accounts import Effect, Evidence
+from codexlb_cli.core.accounts import Effect
 from codexlb_cli.core.client_errors import (
     UPSTREAM_FAILURES,
     ClientError,
@@ -34,151 +34,29 @@ from codexlb_cli.core.reconnect import (
     owner_wait,
 )
 from codexlb_cli.core.selection import Pool, first_choice, in_order_after
+from codexlb_cli.core.turn_events import (
+    Action,
+    Answer,
+    Begin,
+    Blame,
+    BoundElsewhere,
+    Closed,
+    Dial,
+    DialFailed,
+    Event,
+    Finished,
+    Opened,
+    OutOfTime,
+    PassOn,
+    Refused,
+    Responded,
+    Send,
+    Silent,
+    TurnFacts,
+)
 
 FORBIDDEN_WAIT_SECONDS = 3.0
 """The wait before a hard owner that refused an upgrade with 403 is dialled once more."""
-
-
-@dataclass(frozen=True, slots=True)
-class TurnFacts:
-    """What is known of a turn before it starts.
-
-    Attributes:
-        strength: of the key that decides.
-        owner: the account that owns the key, or that a parallel first turn claimed; None if none.
-        bound: whether a hard key was sent to its owner before. Until then it moves freely.
-        portable: whether a hard turn may move when its account fails.
-        replayable: False for side effects of hosted tools, and for keys that just gave up.
-        anchored: whether the turn lives on one socket only (`store: false`).
-        owner_failed: whether the owner counts as failed for this key.
-        failures: how many turns of the key failed in a row.
-        deadline: when the first event is due at the latest, seconds since the epoch.
-    """
-
-    strength: Strength = Strength.NONE
-    owner: str | None = None
-    bound: bool = False
-    portable: bool = True
-    replayable: bool = True
-    anchored: bool = False
-    owner_failed: bool = False
-    failures: int = 0
-    deadline: float = float("inf")
-
-
-@dataclass(frozen=True, slots=True)
-class Begin:
-    """The turn starts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A socket to the account that was dialled is ready for the frame."""
-
-
-@dataclass(frozen=True, slots=True)
-class DialFailed:
-    """The account that was dialled could not be reached, or refused the upgrade."""
-
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """An error frame came before any response event."""
-
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """The socket is gone: by `row`, shown to people as `label`."""
-
-    row: CloseRow
-    label: str
-
-
-@dataclass(frozen=True, slots=True)
-class Silent:
-    """No response event came in time; the socket was retired. `row` is that of a lost transport."""
-
-    row: CloseRow
-
-
-@dataclass(frozen=True, slots=True)
-class Responded:
-    """The first response event came: from here on the frame is never sent again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The terminal event came."""
-
-
-@dataclass(frozen=True, slots=True)
-class BoundElsewhere:
-    """While this turn was dialling, a parallel first turn bound the key to `owner`."""
-
-    owner: str
-
-
-@dataclass(frozen=True, slots=True)
-class OutOfTime:
-    """The time for the first event is used up, over all attempts, waiting and queueing."""
-
-
-Event = (
-    Begin
-    | Opened
-    | DialFailed
-    | Refused
-    | Closed
-    | Silent
-    | Responded
-    | Finished
-    | BoundElsewhere
-    | OutOfTime
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Dial:
-    """Wait, then get a socket to `account`: an idle one of the lane, or a new one."""
-
-    account: str
-    after_seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Send the turn's frame on the socket that was opened."""
-
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Blame:
-    """Tell what was learned about an account."""
-
-    account: str
-    evidence: Evidence
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """End the turn with an error of ours."""
-
-    error: ClientError
-
-
-@dataclass(frozen=True, slots=True)
-class PassOn:
-    """End the turn with the upstream's own error, unchanged."""
-
-    failure: Failure
-
-
-Action = Dial | Send | Blame | Answer | PassOn
 
 
 class State(Enum):
@@ -233,11 +111,14 @@ class Turn:
     steps: list[str] = field(default_factory=list)
     error: ClientError | Failure | None = None
     state: State = State.NEW
+    _tries: int = 0
     _owner: str | None = None
     _bound: bool = False
     _queue: list[str] = field(default_factory=list)
     _dial_failed: dict[str, int] = field(default_factory=dict)
     _refused_until: dict[str, float] = field(default_factory=dict)
+    _named: dict[str, float] = field(default_factory=dict)
+    _not_here: Failure | None = None
     _refused: set[str] = field(default_factory=set)
     _transport_failed: bool = False
     _waited: bool = False
@@ -265,7 +146,8 @@ class Turn:
                 return self._opened()
             case State.DIALLING, DialFailed(failure):
                 return self._failed_dial(failure, pool, draw)
-            case ((State.SENT | State.RESPONDING), Closed(row, label)):
+            case ((State.SENT | State.RESPONDING), Closed(row, label, sent)):
+                self.attempts -= not sent
                 return self._closed(row, label, pool, draw)
             case State.SENT, Silent(row):
                 return self._silent(row, pool, draw)
@@ -298,11 +180,14 @@ class Turn:
         owner = self._owner
         if owner is None:
             return self._try(first_choice(pool), pool)
-        if self._is_hard and (self.facts.owner_failed or not self._owner_may_serve(pool)):
-            if self.facts.owner_failed:
+        if self._is_hard and self.facts.owner_failed:
+            others = self._new_homes(owner, first_choice(pool))
+            if others:  # with nowhere to go the owner is tried again: nothing stays dead
                 self.steps.append(f"{owner} keeps failing")
-            return self._account_failed(owner, pool)
+                return self._move(owner, others, pool)
         wait = owner_wait(pool, owner, self.policy)
+        if wait is None and self._is_hard:
+            return self._account_failed(owner, pool, first_choice(pool))
         if wait is None:
             return self._try(first_choice(pool), pool)
         others = [] if self._is_hard else [n for n in in_order_after(pool, owner) if n != owner]
@@ -312,9 +197,6 @@ class Turn:
     def _is_hard(self) -> bool:
         """Whether the turn may go to its owner alone. A key that is not bound yet moves freely."""
         return self.facts.strength is Strength.HARD and self._bound
-
-    def _owner_may_serve(self, pool: Pool) -> bool:
-        return self._owner is not None and owner_wait(pool, self._owner, self.policy) is not None
 
     def _try(self, candidates: list[str], pool: Pool, wait: float = 0.0) -> list[Action]:
         if not candidates:
@@ -327,6 +209,7 @@ class Turn:
         assert self.account is not None
         self.state = State.SENT
         self.attempts += 1
+        self._tries += 1
         if self.facts.strength is Strength.HARD:
             self._owner, self._bound = self.account, True
         elif self.facts.strength is Strength.SOFT and self._owner is None:
@@ -359,25 +242,42 @@ class Turn:
             return [Dial(owner, draw * self.policy.backoff.bound(0))]
         if fault in (Fault.FORBIDDEN, Fault.LIMIT, Fault.CREDENTIAL):
             wait = self._short_wait(failure, pool)
-            return [Dial(owner, wait)] if wait is not None else self._account_failed(owner, pool)
-        return self._end(self._unavailable())
+            if wait is not None:
+                return [Dial(owner, wait)]
+            return self._account_failed(owner, pool, in_order_after(pool, owner))
+        return self._end(failure if fault is Fault.TURN else self._unavailable())
 
-    def _account_failed(self, owner: str, pool: Pool) -> list[Action]:
-        """A hard turn's account failed: move, wait or fail, as configured."""
-        policy = self.policy.on_account_failure
-        if policy == "move" and self.facts.portable:
-            others = [n for n in first_choice(pool) if n != owner and n not in self._dial_failed]
-            if others:
-                self.moved_from = owner
-                self.steps.append(f"moved from {owner}")
-                self._owner, self._bound = None, False
-                return self._try(others, pool)
-            return self._exhausted(pool)
+    def _account_failed(self, owner: str, pool: Pool, candidates: list[str]) -> list[Action]:
+        """A hard turn's account failed: move, wait or fail, as configured.
+
+        Args:
+            owner: the account that failed.
+            pool: the accounts.
+            candidates: where the turn may move, in order.
+        """
+        if self.policy.on_account_failure == "move" and self.facts.portable:
+            others = self._new_homes(owner, candidates)
+            return self._move(owner, others, pool) if others else self._exhausted(pool)
         known = pool.standing_of(owner)
-        until = self._refused_until.get(owner) or (known.until if known else None)
-        if policy == "wait" and until is not None and until <= self.facts.deadline:
+        until = self._named.get(owner) or (known.until if known else None)
+        waits = self.policy.on_account_failure == "wait" and not self._waited
+        if waits and until is not None and until <= self.facts.deadline:
+            self._waited = True
             return self._try([owner], pool, max(0.0, until - pool.now))
+        if self._transport_failed:
+            return self._end(self._unavailable())
         return self._end(self._shortage([owner], owner, pool))
+
+    def _new_homes(self, owner: str, candidates: list[str]) -> list[str]:
+        if self.policy.on_account_failure != "move" or not self.facts.portable:
+            return []
+        return [n for n in candidates if n != owner and n not in self._dial_failed]
+
+    def _move(self, owner: str, others: list[str], pool: Pool) -> list[Action]:
+        self.moved_from = owner
+        self.steps.append(f"moved from {owner}")
+        self._owner, self._bound = None, False
+        return self._try(others, pool)
 
     def _closed(self, row: CloseRow, label: str, pool: Pool, draw: float) -> list[Action]:
         blame: list[Action] = [Blame(self._current, row.evidence)]
@@ -403,7 +303,7 @@ class Turn:
             phase=self.phase,
             strength=strength,
             owner=self._owner,
-            replays=self.attempts - 1,
+            replays=self._tries - 1,
             replayable=self.facts.replayable and not self.facts.anchored,
             dial_failed=frozenset(self._dial_failed) | self._refused,
         )
@@ -444,8 +344,8 @@ class Turn:
                 self.steps.append(failure.code or str(failure.status))
                 self._note_refusal(failure, pool)
                 return [*blame, *self._account_refused(failure, pool)]
-            case Fault.MODEL if not self._is_hard:
-                self.steps.append("model_unavailable")
+            case Fault.TURN if not self._is_hard and self._may_replay:
+                self.steps.append(failure.row.reason)
                 self._refused.add(self._current)
                 return self._elsewhere(pool) or self._end(failure)
             case _:
@@ -461,7 +361,7 @@ class Turn:
         if self._is_hard:
             if not self._may_replay or self.facts.anchored:
                 return self._end(self._shortage([account], account, pool))
-            return self._account_failed(account, pool)
+            return self._account_failed(account, pool, in_order_after(pool, account))
         return self._elsewhere(pool) or self._exhausted(pool)
 
     def _elsewhere(self, pool: Pool) -> list[Action]:
@@ -483,15 +383,17 @@ class Turn:
     @property
     def _may_replay(self) -> bool:
         safe = self.facts.replayable and not self.facts.anchored
-        return safe and self.attempts - 1 < self.policy.replays
+        return safe and self._tries - 1 < self.policy.replays
 
     def _short_wait(self, failure: Failure, pool: Pool) -> float | None:
         """How long a keyed turn waits for its limited owner; None if it should not, once a turn."""
         keyed_owner = self.facts.owner is not None and self._current == self._owner
         settled = self.facts.strength is Strength.SOFT or self._bound
-        if failure.retry_at is None or not keyed_owner or not settled or self._waited:
+        limited = failure.row.fault is Fault.LIMIT and failure.retry_at is not None
+        if not limited or not keyed_owner or not settled or self._waited:
             return None
-        wait = failure.retry_at - pool.now
+        assert failure.retry_at is not None
+        wait = max(0.0, failure.retry_at - pool.now)
         if wait > self.policy.wait_up_to:
             return None
         self._waited = True
@@ -500,8 +402,11 @@ class Turn:
     def _note_refusal(self, failure: Failure, pool: Pool) -> None:
         account, row = self._current, failure.row
         if row.fault is Fault.LIMIT:
-            until = failure.retry_at or pool.now + row.unnamed_seconds
-            self._refused_until[account] = until
+            if failure.retry_at is not None:
+                self._named[account] = failure.retry_at
+            self._refused_until[account] = failure.retry_at or pool.now + row.unnamed_seconds
+        elif row.fault is Fault.TURN:
+            self._not_here = failure
         elif row.fault is not Fault.CREDENTIAL:
             self._transport_failed = True
         self._refused.add(account)
@@ -509,6 +414,8 @@ class Turn:
     def _exhausted(self, pool: Pool) -> list[Action]:
         if self._transport_failed:
             return self._end(self._unavailable())
+        if self._not_here is not None:
+            return self._end(self._not_here)
         names = [account.name for account in pool.accounts]
         owner = self.moved_from or (self._owner if self._is_hard else None)
         return self._end(self._shortage(names, owner, pool))

@@ -134,10 +134,12 @@ class Keys:
         if record.owner != account or not record.bound:
             self._records.put(key, replace(record, owner=account, bound=True))
 
-    def responded(self, key: Key, account: str, response_id: str | None) -> Future[None] | None:
-        """Note that `account` created a response; returns the write of a new owner row, if any."""
-        if response_id:
-            self._responses.put(response_id, account)
+    def stores(self, response_id: str, account: str) -> None:
+        """Note which account stores a response."""
+        self._responses.put(response_id, account)
+
+    def responded(self, key: Key, account: str) -> Future[None] | None:
+        """Note that `account` works on a turn; returns the write of a new owner row, if any."""
         if key.source not in STORED_SOURCES:
             return None
         record = self.record(key)

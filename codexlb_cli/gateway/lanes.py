@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from codexlb_cli.core.affinity import UNKEYED, Key
-from codexlb_cli.core.frames import TRAILING_EVENT, event_type, is_response_event
+from codexlb_cli.core.frames import TRAILING_EVENT, is_response_event, parse_event
 from codexlb_cli.core.handshake import Handshake
 from codexlb_cli.core.headers import Header
 from codexlb_cli.gateway.dial import SocketGone, UpstreamSocket
@@ -100,6 +100,10 @@ class Lanes:
         if seat is None or seat.latest != response_id or not seat.socket.open:
             return None
         return seat
+
+    def made_on_socket(self, response_id: str) -> bool:
+        """Whether the response was made with `store: false`, here, not long ago."""
+        return self._anchors.get(response_id) is not None
 
     async def take_anchored(self, seat: Seat, response_id: str) -> bool:
         """Wait until the socket is free; False if the anchor was lost meanwhile."""
@@ -192,7 +196,7 @@ class Lanes:
         try:
             async with asyncio.timeout(rest):
                 while True:
-                    kind = event_type(await seat.socket.receive())
+                    kind, _ = parse_event(await seat.socket.receive())
                     if is_response_event(kind) and kind != TRAILING_EVENT:
                         break  # an event that belongs to no turn: nothing here can be trusted
         except (TimeoutError, SocketGone, ValueError):

@@ -51,7 +51,7 @@ class Sink(Protocol):
 
 async def send_json(send: Send, status: int, headers: list[Header], body: object) -> None:
     """Write a complete JSON answer."""
-    text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
+    text = body if isinstance(body, str) else json.dumps(body)
     content = text.encode()
     await send(
         {
@@ -75,13 +75,11 @@ def encoded(headers: list[Header]) -> list[tuple[bytes, bytes]]:
 
 
 def event_bytes(kind: str, text: str) -> bytes:
-    """Return one server-sent event.
-
-    Raises:
-        ValueError: the event holds a line break and is not JSON.
-    """
+    """Return one server-sent event; `text` is JSON, so a line break in it is mere white space."""
     if "\n" in text or "\r" in text:
-        text = json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":"))
+        text = text.replace("\r", " ").replace("\n", " ")
+    if not kind.isprintable():
+        return f"data: {text}\n\n".encode()  # the type stands in the data as well
     return f"event: {kind}\ndata: {text}\n\n".encode()
 
 
@@ -99,7 +97,7 @@ class SseSink:
         self._send = send
         self._codex = codex
         self._keepalive_seconds = keepalive_seconds
-        self._last = ""
+        self._numbered = ""
         self._response_id: object = None
         self._written_at = 0.0
         self._keepalive: asyncio.Task[None] | None = None
@@ -120,9 +118,10 @@ class SseSink:
 
     async def event(self, kind: str, text: str) -> None:
         """Write an event."""
-        if not self._last:
+        if not self._numbered:
             self._response_id = _response_id(text)
-        self._last = text
+        if '"sequence_number"' in text or not self._numbered:
+            self._numbered = text
         self._written_at = asyncio.get_running_loop().time()
         await self._write(event_bytes(kind, text), more=True)
 
@@ -153,7 +152,7 @@ class SseSink:
 
     async def _end(self, error: Mapping[str, object]) -> None:
         self._stop()
-        last = {**_object(self._last), "response_id": self._response_id}
+        last = {**_object(self._numbered), "response_id": self._response_id}
         kind, text = terminal_event(error, last, codex=self._codex)
         await self._write(event_bytes(kind, text), more=False)
 

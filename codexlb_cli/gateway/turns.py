@@ -7,22 +7,22 @@ deadline; what is awaited after it, by the idle time.
 from __future__ import annotations
 
 import asyncio
-import json
 from concurrent.futures import Future
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from codexlb_cli.config.policies import reconnect_policy
 from codexlb_cli.core import frames
-from codexlb_cli.core.affinity import UNKEYED, Key, KeyRecord
+from codexlb_cli.core.affinity import UNKEYED, Key, KeyRecord, anchor_lost
 from codexlb_cli.core.client_errors import ClientError, no_accounts
 from codexlb_cli.core.closes import PROTOCOL_FAULT, TRANSPORT_LOST
-from codexlb_cli.core.failures import DIAL_FAILURE, Failure, Fault, parse
+from codexlb_cli.core.failures import DIAL_FAILURE, MODEL_UNAVAILABLE, Failure, Fault, parse
 from codexlb_cli.core.handshake import Handshake, client_headers
 from codexlb_cli.core.headers import Header
 from codexlb_cli.core.reconnect import Strength
 from codexlb_cli.core.selection import Pool
-from codexlb_cli.core.turn import (
+from codexlb_cli.core.turn import Turn
+from codexlb_cli.core.turn_events import (
     Action,
     Answer,
     Begin,
@@ -40,7 +40,6 @@ from codexlb_cli.core.turn import (
     Responded,
     Send,
     Silent,
-    Turn,
     TurnFacts,
 )
 from codexlb_cli.errors import ConfigError
@@ -59,6 +58,12 @@ class _Ended(Exception):
     def __init__(self, error: ClientError) -> None:
         super().__init__(error.code)
         self.error = error
+
+
+class _Received(NamedTuple):
+    kind: str
+    event: dict[str, Any]
+    text: str
 
 
 class TurnRunner:
@@ -85,7 +90,7 @@ class TurnRunner:
         self._in_flight: str | None = None
         self._seat: Seat | None = None
         self._outbound: Outbound | None = None
-        self._first = ""
+        self._first: _Received | None = None
         self._refusal: str | None = None
         self._head = Head(services)
         self._committed: Future[None] | None = None
@@ -132,6 +137,7 @@ class TurnRunner:
 
     async def abort(self, error: ClientError) -> None:
         """End the stream with an error of ours, because the gateway stops."""
+        self._refusal = f"{error.code}: {error.message}"
         await self._sink.fail(error, self._answer_headers())
 
     async def _run(self) -> None:
@@ -170,7 +176,7 @@ class TurnRunner:
         self.key, self._record = self._services.keys.enter(self._request.evidence)
         request, record = self._request, self._record
         seat = self._anchored_seat
-        if request.evidence.anchored and seat is None:
+        if self._anchor_lost(seat):
             raise _Ended(_previous_response_not_found())
         acts = frames.has_side_effects(request.body)
         replayable = self._settings.reconnect.replay_hosted_tools or not acts
@@ -181,20 +187,25 @@ class TurnRunner:
             portable=request.evidence.portable,
             replayable=replayable and record.may_replay(self._services.now()),
             anchored=seat is not None,
-            owner_failed=record.owner_keeps_failing(self._services.now()),
+            owner_failed=record.owner_keeps_failing,
             failures=record.failures,
             deadline=self._services.now() + self._settings.timeouts.before_first_event_total,
         )
 
     @cached_property
     def _anchored_seat(self) -> Seat | None:
-        if not self._request.evidence.anchored:
-            return None
-        return self._services.lanes.anchor(self._previous_response)
+        previous = self._request.evidence.previous_response
+        return self._services.lanes.anchor(previous) if previous else None
 
-    @property
-    def _previous_response(self) -> str:
-        return self._request.body.text("previous_response_id") or ""
+    def _anchor_lost(self, seat: Seat | None) -> bool:
+        evidence, services = self._request.evidence, self._services
+        previous = evidence.previous_response or ""
+        return anchor_lost(
+            evidence,
+            on_socket=services.lanes.made_on_socket(previous),
+            live=seat is not None,
+            owner_known=self.key.source == "previous_response",
+        )
 
     def _pool(self) -> Pool:
         return self._services.accounts.pool(self._request.model)
@@ -271,42 +282,53 @@ class TurnRunner:
                     retry_after=1,
                 )
             )
-        if not await self._services.lanes.take_anchored(seat, self._previous_response):
+        if not await self._services.lanes.take_anchored(
+            seat, self._request.evidence.previous_response or ""
+        ):
             raise _Ended(_previous_response_not_found())
         return seat
 
     async def _send(self) -> Event:
         for key in {self.key, self._request.evidence.lane}:
             self._services.keys.bind(key, self._socket.account)
+        assert self._outbound is not None, "a socket was opened for it"
+        was_open = self._socket.open
+        due = self._due()
         try:
-            assert self._outbound is not None, "a socket was opened for it"
-            await self._socket.send(self._outbound.frame)
+            async with asyncio.timeout_at(due):
+                await self._socket.send(self._outbound.frame)
             return await self._first_event()
+        except TimeoutError:  # the upstream does not read
+            return self._silent(due)
         except SocketGone as exc:
-            return self._closed(exc)
+            return self._closed(exc, sent=was_open)
+
+    def _due(self) -> float:
+        """Until when the next sign of the upstream is awaited before the first event."""
+        return min(self._loop.time() + self._settings.timeouts.first_event, self._deadline)
+
+    def _silent(self, due: float) -> Event:
+        self._retire("silent")
+        return OutOfTime() if due == self._deadline else Silent(TRANSPORT_LOST)
 
     async def _first_event(self) -> Event:
         """Read until the first response event; telemetry extends the time up to the total."""
         while True:
-            due = min(self._loop.time() + self._settings.timeouts.first_event, self._deadline)
+            due = self._due()
             try:
                 async with asyncio.timeout_at(due):
-                    text = await self._socket.receive()
+                    received = self._parsed(await self._socket.receive())
             except TimeoutError:
-                self._retire("silent")
-                return OutOfTime() if due == self._deadline else Silent(TRANSPORT_LOST)
-            kind = self._kind(text)
-            if kind == "error":
-                return self._refused(text)
-            if frames.is_response_event(kind):
-                if kind == frames.TRAILING_EVENT:
-                    continue  # the end of an earlier turn on this socket
-                self._first = text
+                return self._silent(due)
+            if received.kind == "error":
+                return self._refused(received.event)
+            if not frames.is_response_event(received.kind):
+                self._head.telemetry(received.kind, received.event, self._socket.account)
+            elif received.kind != frames.TRAILING_EVENT:  # the end of an earlier turn
+                self._first = received
                 return Responded()
-            self._telemetry(kind, text)
 
-    def _refused(self, text: str) -> Event:
-        frame = _object(text)
+    def _refused(self, frame: dict[str, Any]) -> Event:
         headers = frame.get("headers")
         status = frame.get("status", frame.get("status_code"))
         failure = parse(
@@ -318,9 +340,9 @@ class TurnRunner:
         )
         account = self._socket.account
         self._services.accounts.limits_seen(account, client_headers(failure.headers.items()))
-        if failure.row.fault is Fault.MODEL and self._request.model:
+        if failure.row is MODEL_UNAVAILABLE and self._request.model:
             self._services.accounts.model_missing(account, self._request.model)
-        if failure.row.fault in (Fault.REQUEST, Fault.CLIENT_STATE, Fault.MODEL):
+        if failure.row.fault in (Fault.REQUEST, Fault.CLIENT_STATE, Fault.TURN):
             self._give_back(response_id=None)
         else:
             self._retire(failure.row.reason)
@@ -331,33 +353,40 @@ class TurnRunner:
     async def _stream(self) -> Event:
         """Relay events until the terminal one."""
         sink, socket = self._sink, self._socket
+        assert self._first is not None, "the turn has responded"
+        received = self._first
         self.first_event_at = self._loop.time()
-        response_id = self._responded()
+        response_id = self._responded(received.event)
         await sink.begin([*self._head.headers(socket), *self._answer_headers()])
-        text = self._first
         with Silence(self._settings.timeouts.idle, lambda: socket.end("silent")) as silence:
             try:
-                while (kind := self._kind(text)) not in frames.TERMINAL_EVENTS:
-                    if frames.is_response_event(kind):
-                        if kind == frames.ITEM_DONE_EVENT:
-                            self._note_reasoning(text)
-                        await sink.event(kind, text)
+                while received.kind not in frames.TERMINAL_EVENTS:
+                    if received.kind == frames.ITEM_DONE_EVENT:
+                        self._note_reasoning(received.event)
+                    if frames.is_response_event(received.kind):
+                        await sink.event(received.kind, received.text)
                     else:
-                        self._telemetry(kind, text)
-                    text = await socket.receive()
+                        self._head.telemetry(received.kind, received.event, socket.account)
+                    received = self._parsed(await socket.receive())
                     silence.broken()
             except SocketGone as exc:
                 return self._closed(exc)
-        await self._finish(kind, text, response_id)
+        await self._finish(received, response_id)
         return Finished()
 
-    def _responded(self) -> str | None:
-        response = _object(self._first).get("response")
-        found = response.get("id") if isinstance(response, dict) else None
-        response_id = found if isinstance(found, str) else None
-        self._committed = self._services.keys.responded(
-            self._stored_key, self._socket.account, response_id
-        )
+    def _responded(self, event: dict[str, Any]) -> str | None:
+        """Note who works on the turn; return the response's id if it lives on this socket only."""
+        keys, account = self._services.keys, self._socket.account
+        self._committed = keys.responded(self._stored_key, account)
+        response = event.get("response")
+        response_id = response.get("id") if isinstance(response, dict) else None
+        if not isinstance(response_id, str):
+            return None
+        if self._request.body.get("store") is not False:
+            keys.stores(response_id, account)
+            return None
+        assert self._seat is not None, "events come from a socket"
+        self._services.lanes.made(self._seat, response_id)
         return response_id
 
     @property
@@ -365,20 +394,19 @@ class TurnRunner:
         """The key whose owner row this turn writes: its conversation's, not a single response's."""
         return self._request.evidence.lane
 
-    async def _finish(self, kind: str, text: str, response_id: str | None) -> None:
+    async def _finish(self, last: _Received, response_id: str | None) -> None:
         services, account = self._services, self._socket.account
-        self.ended_with = kind
-        if kind in ("response.completed", "response.incomplete"):
+        self.ended_with = last.kind
+        if last.kind in ("response.completed", "response.incomplete"):
             services.keys.completed(self._stored_key, account, self._pool())
             services.accounts.turn_completed(account)
         if self._committed is not None:
             await self._wait_for_commit(self._committed)
-        stays = self._request.body.get("store") is False and kind != "error"
-        if kind == "error":
-            self._retire(kind)
+        if last.kind == "error":
+            self._retire(last.kind)
         else:
-            self._give_back(response_id=response_id if stays else None)
-        await self._sink.finish(kind, text)
+            self._give_back(response_id=response_id)
+        await self._sink.finish(last.kind, last.text)
 
     async def _wait_for_commit(self, committed: Future[None]) -> None:
         done, _ = await asyncio.wait([asyncio.wrap_future(committed)], timeout=OWNER_COMMIT_SECONDS)
@@ -387,28 +415,27 @@ class TurnRunner:
 
     # Both
 
-    def _kind(self, text: str) -> str:
-        """Return an event's type; what is no JSON object is a protocol fault of the upstream."""
+    def _parsed(self, text: str) -> _Received:
+        """Return an event; what is no JSON object is a protocol fault of the upstream.
+
+        Raises:
+            SocketGone: it is.
+        """
         try:
-            if text.startswith("{") and text.rstrip().endswith("}"):
-                return frames.event_type(text)
-        except (ValueError, RecursionError):
-            pass
-        self._socket.end("not JSON", PROTOCOL_FAULT)
-        raise SocketGone("not JSON", row=PROTOCOL_FAULT)
+            return _Received(*frames.parse_event(text), text)
+        except ValueError:
+            self._socket.end("not JSON", PROTOCOL_FAULT)
+            raise SocketGone("not JSON", row=PROTOCOL_FAULT) from None
 
-    def _telemetry(self, kind: str, text: str) -> None:
-        self._head.telemetry(kind, _object(text), self._socket.account)
-
-    def _note_reasoning(self, text: str) -> None:
-        digest = frames.reasoning_digest(_object(text).get("item"))
+    def _note_reasoning(self, event: dict[str, Any]) -> None:
+        digest = frames.reasoning_digest(event.get("item"))
         if digest is not None:
             self._services.keys.reasoned(digest, self._socket.account)
 
-    def _closed(self, gone: SocketGone) -> Event:
+    def _closed(self, gone: SocketGone, *, sent: bool = True) -> Event:
         policy = reconnect_policy(self._settings)
         self._retire(gone.label)
-        return Closed(gone.close_row(policy), gone.label)
+        return Closed(gone.close_row(policy), gone.label, sent)
 
     def _retire(self, label: str) -> None:
         if self._seat is not None:
@@ -452,8 +479,3 @@ def _previous_response_not_found() -> ClientError:
         "no open socket holds the previous response; send the full input",
         param="previous_response_id",
     )
-
-
-def _object(text: str) -> dict[str, Any]:
-    value = json.loads(text)
-    return value if isinstance(value, dict) else {}

@@ -72,7 +72,10 @@ def reading(state_folder: Path) -> Iterator[sqlite3.Connection | None]:
     if not path.exists():
         yield None
         return
-    uri = f"{path.absolute().as_uri()}?mode=ro"
+    # A reader of a WAL database makes files of its own, unless it may take the file as it is.
+    # Without a log nobody has it open, so there is nothing more to see.
+    at_rest = not path.with_name(f"{path.name}-wal").exists()
+    uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if at_rest else ''}"
     with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as connection:
         yield connection
 
@@ -139,7 +142,7 @@ class Writer:
             with connection:
                 for write in writes:
                     write(connection)
-        except sqlite3.Error as exc:
+        except (sqlite3.Error, ValueError) as exc:  # ValueError: text that is no Unicode
             self._give_up(exc)
 
     def _give_up(self, exc: Exception) -> None:

@@ -13,7 +13,8 @@ from codexlb_cli.core.accounts import FRESH, apply
 from codexlb_cli.core.closes import LIVENESS_TIMEOUT, TRANSPORT_LOST, close_row
 from codexlb_cli.core.failures import DIAL_FAILURE, Failure, parse
 from codexlb_cli.core.selection import Pool
-from codexlb_cli.core.turn import (
+from codexlb_cli.core.turn import Turn
+from codexlb_cli.core.turn_events import (
     Action,
     Answer,
     Begin,
@@ -31,7 +32,6 @@ from codexlb_cli.core.turn import (
     Responded,
     Send,
     Silent,
-    Turn,
 )
 from tests.core.pools import NOW
 

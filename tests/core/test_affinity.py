@@ -14,6 +14,7 @@ from codexlb_cli.core.affinity import (
     Evidence,
     Key,
     KeyRecord,
+    anchor_lost,
     keeps_soft_owner,
     read_evidence,
     session_key,
@@ -240,9 +241,9 @@ def test_three_failed_turns_over_a_minute_are_the_owners_failure() -> None:
     record = KeyRecord("work", bound=True)
     for second in (0, 30):
         record = record.failed(NOW + second)
-        assert not record.owner_keeps_failing(NOW + 1000)
+        assert not record.owner_keeps_failing
     record = record.failed(NOW + 60)
-    assert record.owner_keeps_failing(NOW + 60)
+    assert record.owner_keeps_failing
     assert record.failures == 3
 
 
@@ -250,8 +251,7 @@ def test_three_quick_failures_are_not() -> None:
     record = KeyRecord("work", bound=True)
     for second in (0, 1, 2):
         record = record.failed(NOW + second)
-    assert not record.owner_keeps_failing(NOW + 2)
-    assert not record.owner_keeps_failing(NOW + 59.9)
+    assert not record.owner_keeps_failing
 
 
 def test_a_completed_turn_forgets_failures() -> None:
@@ -261,7 +261,7 @@ def test_a_completed_turn_forgets_failures() -> None:
     done = record.completed("home")
     assert done == KeyRecord("home", bound=True)
     assert done.may_replay(NOW + 80)
-    assert not done.failed(NOW + 200).owner_keeps_failing(NOW + 1000)
+    assert not done.failed(NOW + 200).owner_keeps_failing
 
 
 @pytest.mark.parametrize(
@@ -295,3 +295,22 @@ def test_reasoning_is_readable_by_the_account_that_made_it(
     makers = {"of-work": "work", "of-home": "home"}
     digests = ["of-work", "of-home", "unknown"]
     assert unreadable_reasoning(digests, account, made_by=makers.get, home=home) == unreadable
+
+
+@pytest.mark.parametrize(
+    ("members", "on_socket", "live", "owner_known", "lost"),
+    [
+        ({}, False, False, False, False),
+        ({"previous_response_id": "r"}, True, True, False, False),
+        ({"previous_response_id": "r"}, True, False, False, True),
+        ({"previous_response_id": "r", "store": False}, True, False, False, True),
+        ({"previous_response_id": "r", "store": False}, False, False, True, False),
+        ({"previous_response_id": "r", "store": False}, False, False, False, True),
+        ({"previous_response_id": "r"}, False, False, False, False),
+    ],
+)
+def test_when_the_response_that_a_turn_continues_is_lost(
+    members: dict[str, Any], on_socket: bool, live: bool, owner_known: bool, lost: bool
+) -> None:
+    evidence = read(**members)
+    assert anchor_lost(evidence, on_socket=on_socket, live=live, owner_known=owner_known) is lost

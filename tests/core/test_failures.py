@@ -43,7 +43,7 @@ BY_NAME = [
     ("server_is_overloaded", Fault.UPSTREAM, Effect.NEUTRAL),
     ("websocket_connection_limit_reached", Fault.SOCKET, Effect.NEUTRAL),
     ("previous_response_not_found", Fault.CLIENT_STATE, Effect.NEUTRAL),
-    ("model_not_found", Fault.MODEL, Effect.NEUTRAL),
+    ("model_not_found", Fault.TURN, Effect.NEUTRAL),
     ("context_length_exceeded", Fault.REQUEST, Effect.NEUTRAL),
     ("invalid_request_error", Fault.REQUEST, Effect.NEUTRAL),
     ("something_new", Fault.REQUEST, Effect.NEUTRAL),
@@ -68,7 +68,7 @@ def test_errors_by_name(name: str, fault: Fault, effect: Effect) -> None:
 BY_STATUS = [
     (400, Fault.REQUEST, Fault.REQUEST),
     (401, Fault.CREDENTIAL, Fault.CREDENTIAL),
-    (403, Fault.FORBIDDEN, Fault.REQUEST),
+    (403, Fault.FORBIDDEN, Fault.TURN),
     (404, Fault.NO_WEBSOCKET, Fault.REQUEST),
     (413, Fault.REQUEST, Fault.REQUEST),
     (422, Fault.REQUEST, Fault.REQUEST),
@@ -93,7 +93,7 @@ def test_errors_by_status(status: int, at_dial: Fault, in_frame: Fault) -> None:
 
 def test_a_name_says_more_than_a_status() -> None:
     assert frame({"type": "usage_limit_reached"}, 429).row.reason == "usage_limit_reached"
-    assert dial(404, {"code": "model_not_found"}).row.fault is Fault.MODEL
+    assert dial(404, {"code": "model_not_found"}).row.fault is Fault.TURN
     assert frame({"code": "previous_response_not_found"}, 404).row.fault is Fault.CLIENT_STATE
     assert frame({"code": "websocket_connection_limit_reached"}, 400).row.fault is Fault.SOCKET
     assert frame({"type": "invalid_request_error", "code": "invalid_api_key"}, 401).row.fault is (

@@ -8,14 +8,14 @@ import pytest
 
 from codexlb_cli.core.closes import CloseOverride, HardMove, ReconnectPolicy, SoftMove, close_row
 from codexlb_cli.core.reconnect import Phase, Strength
-from codexlb_cli.core.turn import (
+from codexlb_cli.core.selection import Pool
+from codexlb_cli.core.turn import State, Turn
+from codexlb_cli.core.turn_events import (
     BoundElsewhere,
     Closed,
     Dial,
     Event,
     PassOn,
-    State,
-    Turn,
     TurnFacts,
 )
 from tests.core.playing import (
@@ -203,7 +203,7 @@ def test_a_bound_owner_that_forbids_is_dialled_once_more_after_three_seconds() -
         turn(PINNED), THREE,
         BEGIN, "dial work",
         no, *forbids,
-        no, "blame work refused forbidden, answer 503 owner_unavailable",
+        no, "blame work refused forbidden, answer 503 upstream_unavailable retry 1",
     )  # fmt: skip
 
 
@@ -683,3 +683,91 @@ def test_an_anchored_turn_is_never_sent_again() -> None:
     play(turn(ANCHORED), THREE, *SENT, SILENT, "answer 504 upstream_silent")
     limited = LIMITED + "answer 429 rate_limit_exceeded retry 2"
     play(turn(ANCHORED), THREE, *SENT, refused(429, "rate_limit_exceeded", 2), limited)
+
+
+# --- a conversation never stays dead ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("facts", "accounts", "policy"),
+    [(HARD, ONE, "move"), (PINNED, TWO, "move"), (HARD, TWO, "wait"), (HARD, TWO, "fail")],
+)
+def test_an_owner_that_keeps_failing_is_tried_where_nobody_else_may_serve(
+    facts: TurnFacts, accounts: Pool, policy: str
+) -> None:
+    failing = turn(replace(facts, owner_failed=True), on_account_failure=policy)
+    play(failing, accounts, BEGIN, "dial work", OPENED, "send 1")
+
+
+@pytest.mark.parametrize(
+    ("event", "actions"),
+    [
+        (dial_refused(401, wait=5), "blame work login credentials_rejected, dial home"),
+        (dial_refused(503, wait=5), "dial home"),
+        (dial_refused(403, wait=5), "blame work refused forbidden, dial home"),
+    ],
+)
+def test_only_a_limit_is_waited_for(event: Event, actions: str) -> None:
+    play(turn(SOFT), TWO, BEGIN, "dial work", event, actions)
+
+
+def test_policy_wait_waits_once_and_only_for_a_time_that_was_named() -> None:
+    waits = {"on_account_failure": "wait"}
+    play(
+        turn(HARD, **waits), TWO,
+        BEGIN, "dial work",
+        dial_refused(429), COOLED + "answer 429 rate_limit_exceeded retry 10",
+    )  # fmt: skip
+    play(
+        turn(replace(HARD, deadline=NOW + 240), **waits), TWO,
+        BEGIN, "dial work",
+        dial_refused(429, wait=30), LIMITED + "dial work after 30",
+        dial_refused(429, wait=30), LIMITED + "answer 429 rate_limit_exceeded retry 30",
+    )  # fmt: skip
+
+
+def test_a_session_moves_to_the_next_account_after_a_failed_dial() -> None:
+    play(
+        turn(replace(HARD, owner="home")), THREE,
+        BEGIN, "dial home",
+        dial_refused(401), "blame home login credentials_rejected, dial spare",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("facts", [NONE, PINNED])
+def test_a_model_that_no_account_has_is_the_upstreams_own_error(facts: TurnFacts) -> None:
+    missing = dial_refused(404, "model_not_found")
+    play(turn(facts), ONE, BEGIN, "dial work", missing, "pass on 404 model_not_found")
+
+
+def test_a_turn_that_may_not_be_sent_again_ends_with_the_upstreams_own_error() -> None:
+    play(
+        turn(replace(NONE, replayable=False)), TWO,
+        BEGIN, "dial work", OPENED, "send 1",
+        refused(404, "model_not_found"), "pass on 404 model_not_found",
+    )  # fmt: skip
+
+
+def test_a_forbidden_turn_is_tried_elsewhere() -> None:
+    play(
+        turn(NONE), TWO,
+        BEGIN, "dial work", OPENED, "send 1",
+        refused(403, "not_for_you"), "dial home", OPENED, "send 2",
+        refused(403, "not_for_you"), "pass on 403 not_for_you",
+    )  # fmt: skip
+    play(
+        turn(HARD), TWO,
+        BEGIN, "dial work", OPENED, "send 1",
+        refused(403, "not_for_you"), "pass on 403 not_for_you",
+    )  # fmt: skip
+
+
+def test_a_frame_that_was_never_sent_is_no_attempt_but_is_not_tried_for_ever() -> None:
+    unsent = replace(closed(1006), sent=False)
+    done = play(
+        turn(HARD), ONE,
+        BEGIN, "dial work", OPENED, "send 1",
+        unsent, "blame work counted transport_lost, dial work", OPENED, "send 1",
+        unsent, "blame work counted transport_lost, answer 503 upstream_unavailable retry 1",
+    )  # fmt: skip
+    assert done.attempts == 0

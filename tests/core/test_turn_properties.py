@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from codexlb_cli.core.accounts import Availability
 from codexlb_cli.core.closes import CloseOverride, HardMove, ReconnectPolicy, SoftMove
 from codexlb_cli.core.reconnect import Strength
-from codexlb_cli.core.turn import (
+from codexlb_cli.core.turn import State, Turn
+from codexlb_cli.core.turn_events import (
     Action,
     Answer,
     Blame,
@@ -22,8 +23,6 @@ from codexlb_cli.core.turn import (
     PassOn,
     Send,
     Silent,
-    State,
-    Turn,
     TurnFacts,
 )
 from tests.core.playing import (
