@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from codexlb_cli.mock_upstream.rules import TurnRule
-from tests.support.gateway import Stage, run, session
+from tests.support.gateway import Stage, play, run, run_each, session
 
 HOME_KEYS = ("s-work", "s-home", "s-spare")
 
@@ -21,46 +21,53 @@ async def settle(stage: Stage) -> None:
         assert answer.header("x-codexlb-account") == account
 
 
-@pytest.mark.parametrize("code", [1000, 1001, 1005, 1006, 1008, 1011, 1012, 1013, 1014, 3003, 4001])
-def test_a_session_stays_on_its_account(tmp_path: Path, code: int) -> None:
-    async def test(stage: Stage) -> None:
-        await settle(stage)
-        stage.mock.turns.clear()
-        for key, account in (("s-home", "home"), ("s-spare", "spare"), ("s-work", "work")):
-            answer = await stage.turn(headers=session(key), model=f"mock-close-{code}")
-            assert (answer.status, answer.types[-1]) == (200, "response.completed")
-            assert answer.header("x-codexlb-account") == account
-            assert answer.header("x-codexlb-attempts") == "2"
-            assert [turn.account for turn in stage.mock.turns[-2:]] == [account, account]
-        assert len(stage.mock.turns) == 6
-
-    run(test, tmp_path)
+CODES = (1000, 1001, 1005, 1006, 1008, 1011, 1012, 1013, 1014, 3003, 4001)
 
 
-@pytest.mark.parametrize(
-    ("code", "then"),
-    [
-        (1000, "home"),
-        (1006, "home"),
-        (1012, "home"),
-        (1011, "spare"),
-        (1013, "spare"),
-        (1008, "spare"),
-        (4001, "spare"),
-    ],
-)
-def test_where_a_cache_key_goes(tmp_path: Path, code: int, then: str) -> None:
-    async def test(stage: Stage) -> None:
-        await stage.turn()
-        for model in ("mock", f"mock-close-{code}"):
-            answer = await stage.turn(model=model, prompt_cache_key="k")
-            assert answer.types[-1] == "response.completed"
-        assert stage.sent == ["work", "home", "home", then]
-        stage.clock.advance(600)  # a cooldown that the close caused is over
-        after = await stage.turn(prompt_cache_key="k")
-        assert after.header("x-codexlb-account") == "home"
+def test_a_session_stays_on_its_account(tmp_path: Path) -> None:
+    async def one(code: int, folder: Path) -> None:
+        async def test(stage: Stage) -> None:
+            await settle(stage)
+            stage.mock.turns.clear()
+            for key, account in (("s-home", "home"), ("s-spare", "spare"), ("s-work", "work")):
+                answer = await stage.turn(headers=session(key), model=f"mock-close-{code}")
+                assert (answer.status, answer.types[-1]) == (200, "response.completed")
+                assert answer.header("x-codexlb-account") == account
+                assert answer.header("x-codexlb-attempts") == "2"
+                assert stage.sent[-2:] == [account, account]
+            assert len(stage.mock.turns) == 6
 
-    run(test, tmp_path)
+        await play(test, folder)
+
+    run_each({str(code): code for code in CODES}, one, tmp_path)
+
+
+GOES = {
+    1000: "home",
+    1006: "home",
+    1012: "home",
+    1011: "spare",
+    1013: "spare",
+    1008: "spare",
+    4001: "spare",
+}
+
+
+def test_where_a_cache_key_goes(tmp_path: Path) -> None:
+    async def one(code: int, folder: Path) -> None:
+        async def test(stage: Stage) -> None:
+            await stage.turn()
+            for model in ("mock", f"mock-close-{code}"):
+                answer = await stage.turn(model=model, prompt_cache_key="k")
+                assert answer.types[-1] == "response.completed"
+            assert stage.sent == ["work", "home", "home", GOES[code]]
+            stage.clock.advance(600)  # a cooldown that the close caused is over
+            after = await stage.turn(prompt_cache_key="k")
+            assert after.header("x-codexlb-account") == "home"
+
+        await play(test, folder)
+
+    run_each({str(code): code for code in GOES}, one, tmp_path)
 
 
 @pytest.mark.parametrize("key", ["session", "cache", "none"])
@@ -84,18 +91,16 @@ def test_a_fault_that_no_account_can_cure(tmp_path: Path, key: str) -> None:
     run(test, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        TurnRule(binary=True),
-        TurnRule(send=("no json",)),
-        TurnRule(send=("[1]",)),
-        TurnRule(send=('{"type":"response.created"',)),
-        TurnRule(send=("[" * 100_000,)),
-    ],
-    ids=["binary", "text", "array", "cut", "deep"],
-)
-def test_what_is_no_event_is_a_protocol_fault(tmp_path: Path, fault: TurnRule) -> None:
+FAULTS = {
+    "binary": TurnRule(binary=True, times=1),
+    "text": TurnRule(send=("no json",), times=1),
+    "array": TurnRule(send=("[1]",), times=1),
+    "cut": TurnRule(send=('{"type":"response.created"',), times=1),
+    "deep": TurnRule(send=("[" * 100_000,), times=1),
+}
+
+
+def test_what_is_no_event_is_a_protocol_fault(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
         answer = await stage.turn(headers=session("s"))
         assert (answer.status, answer.error["code"]) == (502, "upstream_protocol_error")
@@ -104,7 +109,7 @@ def test_what_is_no_event_is_a_protocol_fault(tmp_path: Path, fault: TurnRule) -
         again = await stage.turn(headers=session("s"))
         assert (again.status, again.types[-1]) == (200, "response.completed")
 
-    run(test, tmp_path, fault.model_copy(update={"times": 1}))
+    run_each(FAULTS, lambda fault, folder: play(test, folder, fault), tmp_path)
 
 
 @pytest.mark.parametrize("key", ["session", "cache", "none"])

@@ -184,33 +184,29 @@ def test_when_every_account_is_rate_limited(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("seconds", "code", "retry_after"),
-    [
-        ("0.2", "rate_limit_exceeded", "1"),
-        ("59.5", "rate_limit_exceeded", "60"),
-        ("60", "rate_limit_exceeded", "60"),
-        ("61", "usage_limit_reached", None),
-        ("1e300", "rate_limit_exceeded", "10"),
-        ("-5", "rate_limit_exceeded", "10"),
-        ("soon", "rate_limit_exceeded", "10"),
-        ("99999999999", "usage_limit_reached", None),
-    ],
-)
-def test_what_the_client_is_told_of_a_time(
-    tmp_path: Path, seconds: str, code: str, retry_after: str | None
-) -> None:
-    async def test(stage: Stage) -> None:
-        answer = await stage.turn()
-        assert (answer.status, answer.error["code"]) == (429, code)
-        assert answer.header("retry-after") == retry_after
+TIMES: dict[str, tuple[str, str | None]] = {
+    "0.2": ("rate_limit_exceeded", "1"),
+    "59.5": ("rate_limit_exceeded", "60"),
+    "60": ("rate_limit_exceeded", "60"),
+    "61": ("usage_limit_reached", None),
+    "99999999999": ("usage_limit_reached", None),
+    "1e300": ("rate_limit_exceeded", "10"),
+    "-5": ("rate_limit_exceeded", "10"),
+    "soon": ("rate_limit_exceeded", "10"),
+}
 
-    run(
-        test,
-        tmp_path,
-        HandshakeRule(status=429, headers={"retry-after": seconds}),
-        names=["work"],
-    )
+
+def test_what_the_client_is_told_of_a_time(tmp_path: Path) -> None:
+    async def one(seconds: str, folder: Path) -> None:
+        async def test(stage: Stage) -> None:
+            answer = await stage.turn()
+            assert (answer.status, answer.error["code"]) == (429, TIMES[seconds][0])
+            assert answer.header("retry-after") == TIMES[seconds][1]
+
+        rule = HandshakeRule(status=429, headers={"retry-after": seconds})
+        await play(test, folder, rule, names=["work"])
+
+    run_each({seconds: seconds for seconds in TIMES}, one, tmp_path)
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -293,13 +289,14 @@ def test_an_account_that_refuses_the_turn(tmp_path: Path, key: str) -> None:
     run_each(REFUSED_TURNS, lambda rule, folder: play(test, folder, rule), tmp_path)
 
 
+FAILED_TURNS = {
+    f"{status} {code}": refusing(status, code)
+    for status, code in ((503, "server_is_overloaded"), (500, "server_error"), (502, None))
+}
+
+
 @pytest.mark.parametrize("key", ["session", "cache", "none"])
-@pytest.mark.parametrize(
-    ("status", "code"), [(503, "server_is_overloaded"), (500, "server_error"), (502, None)]
-)
-def test_an_upstream_that_fails_gets_one_replay(
-    tmp_path: Path, status: int, code: str | None, key: str
-) -> None:
+def test_an_upstream_that_fails_gets_one_replay(tmp_path: Path, key: str) -> None:
     async def test(stage: Stage) -> None:
         answer = await stage.turn(**keyed(key))
         if key == "session":
@@ -308,7 +305,7 @@ def test_an_upstream_that_fails_gets_one_replay(
         else:
             assert_served(answer, "home", attempts=2)
 
-    run(test, tmp_path, refusing(status, code))
+    run_each(FAILED_TURNS, lambda rule, folder: play(test, folder, rule), tmp_path)
 
 
 @pytest.mark.parametrize("key", ["session", "cache", "none"])
@@ -321,42 +318,45 @@ def test_a_socket_that_has_expired(tmp_path: Path, key: str) -> None:
     run(test, tmp_path, rule.model_copy(update={"times": 1}))
 
 
-@pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize(
-    ("status", "code"),
-    [
-        (400, "context_length_exceeded"),
-        (400, "invalid_value"),
-        (404, None),
-        (403, None),
-        (422, "odd"),
-        (413, None),
-        (400, "previous_response_not_found"),
-    ],
+REQUEST_ERRORS = (
+    (400, "context_length_exceeded"),
+    (400, "invalid_value"),
+    (404, None),
+    (403, None),
+    (422, "odd"),
+    (413, None),
+    (400, "previous_response_not_found"),
 )
-def test_an_error_of_the_request_is_passed_on(
-    tmp_path: Path, status: int, code: str | None, stream: bool
-) -> None:
-    async def test(stage: Stage) -> None:
-        for key in ("s", "s"):
-            answer = await stage.turn(headers=session(key), stream=stream)
-            assert answer.status == status
-            assert answer.json == {
-                "error": {
-                    "message": "Not so.",
-                    "type": "invalid_request_error",
-                    "code": code,
-                    "param": "input",
-                    "hint": "more",
-                }
-            }
-            assert answer.header("x-codexlb-attempts") == "1"
-        assert stage.sent == ["work", "work"]
-        assert stage.dialled == ["work"]  # the socket is as good as before
 
-    error = {"type": "invalid_request_error", "message": "Not so.", "param": "input"}
-    more = {"status": status, "code": code, "hint": "more"}
-    run(test, tmp_path, TurnRule(error=ErrorSpec.model_validate(error | more)))
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_error_of_the_request_is_passed_on(tmp_path: Path, stream: bool) -> None:
+    async def test(stage: Stage) -> None:
+        for number, (status, code) in enumerate(REQUEST_ERRORS):
+            model = str(number)
+            for _ in range(2):
+                answer = await stage.turn(headers=session("s"), stream=stream, model=model)
+                assert answer.status == status
+                assert answer.json == {"error": {**own, "code": code}}
+                assert answer.header("x-codexlb-attempts") == "1"
+        assert set(stage.sent) == {"work"}
+        assert len(stage.sent) == 2 * len(REQUEST_ERRORS)
+        assert len(stage.dialled) == len(REQUEST_ERRORS)  # a socket is as good as before
+
+    own = {
+        "type": "invalid_request_error",
+        "message": "Not so.",
+        "param": "input",
+        "hint": "more",
+    }
+    rules = [
+        TurnRule(
+            model=str(number),
+            error=ErrorSpec.model_validate({**own, "status": status, "code": code}),
+        )
+        for number, (status, code) in enumerate(REQUEST_ERRORS)
+    ]
+    run(test, tmp_path, *rules)
 
 
 def test_a_model_that_one_account_does_not_have(tmp_path: Path) -> None:

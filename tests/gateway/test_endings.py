@@ -74,22 +74,20 @@ def test_a_close_during_the_answer(tmp_path: Path, key: str, place: str) -> None
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("client", CODEX, ids=lambda lines: lines[0][1])
-def test_codex_gets_a_failure_that_it_retries(
-    tmp_path: Path, client: list[tuple[str, str]], place: str
-) -> None:
+def test_codex_gets_a_failure_that_it_retries(tmp_path: Path, place: str) -> None:
     async def test(stage: Stage) -> None:
-        answer = await stage.turn(headers=[*client, *session("s")])
-        events = answer.events
-        assert_one_ending(events)
-        last = events[-1]
-        assert last.name == last.data["type"] == "response.failed"
-        response = last.data["response"]
-        assert response["id"] == events[0].data["response"]["id"]
-        assert response["status"] == "failed"
-        assert response["error"]["code"] == "server_error"
-        assert "work" in response["error"]["message"]
-        assert stage.sent == ["work"]
+        for client in CODEX:
+            answer = await stage.turn(headers=[*client, *session("s")])
+            events = answer.events
+            assert_one_ending(events)
+            last = events[-1]
+            assert last.name == last.data["type"] == "response.failed"
+            response = last.data["response"]
+            assert response["id"] == events[0].data["response"]["id"]
+            assert response["status"] == "failed"
+            assert response["error"]["code"] == "server_error"
+            assert "work" in response["error"]["message"]
+        assert stage.sent == ["work"] * len(CODEX)
 
     run(test, tmp_path, TurnRule(close=1011, **PLACES[place]))
 
@@ -108,15 +106,19 @@ def test_the_whole_answer_at_once_cannot_come(tmp_path: Path, place: str) -> Non
     run(test, tmp_path, TurnRule(close=1011, **PLACES[place]))
 
 
-@pytest.mark.parametrize("garbage", ["no json", "[]", '{"type":"response.output_text.delta"'])
-def test_garbage_during_the_answer(tmp_path: Path, garbage: str) -> None:
-    async def test(stage: Stage) -> None:
-        answer = await stage.turn()
-        assert answer.complete
-        assert_one_ending(answer.events)
-        assert_superset_error(answer.events[-1], "upstream_closed")
+GARBAGE = ("no json", "[]", '{"type":"response.output_text.delta"')
 
-    run(test, tmp_path, TurnRule(send=(garbage,), when="streaming"))
+
+def test_garbage_during_the_answer(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        for garbage in GARBAGE:
+            answer = await stage.turn(model=garbage)
+            assert answer.complete
+            assert_one_ending(answer.events)
+            assert_superset_error(answer.events[-1], "upstream_closed")
+
+    rules = [TurnRule(model=text, send=(text,), when="streaming") for text in GARBAGE]
+    run(test, tmp_path, *rules)
 
 
 def test_silence_during_the_answer(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from codexlb_cli.mock_upstream.rules import ErrorSpec, TurnRule
 from tests.gateway.test_closes import keyed
 from tests.gateway.test_endings import ended
 from tests.support.client import Answer
-from tests.support.gateway import Stage, run, session
+from tests.support.gateway import Stage, play, run, run_each, session
 
 
 def sockets(stage: Stage) -> list[int]:
@@ -65,16 +65,18 @@ def test_a_turn_that_failed_takes_its_socket_along(tmp_path: Path) -> None:
     run(test, tmp_path, TurnRule(close=1011, times=1))
 
 
-@pytest.mark.parametrize("key", ["session", "cache", "none"])
 @pytest.mark.parametrize("lanes", ["idle = 0.05", "idle = 0", "max_age = 0.05"])
-def test_sockets_do_not_live_for_ever(tmp_path: Path, lanes: str, key: str) -> None:
-    async def test(stage: Stage) -> None:
-        assert (await stage.turn(**keyed(key))).status == 200
-        await stage.mock.wait_for(ended(0))
-        assert (await stage.turn(**keyed(key))).header("x-codexlb-attempts") == "1"
-        assert sockets(stage) == [0, 1]
+def test_sockets_do_not_live_for_ever(tmp_path: Path, lanes: str) -> None:
+    async def one(key: str, folder: Path) -> None:
+        async def test(stage: Stage) -> None:
+            assert (await stage.turn(**keyed(key))).status == 200
+            await stage.mock.wait_for(ended(0))
+            assert (await stage.turn(**keyed(key))).header("x-codexlb-attempts") == "1"
+            assert sockets(stage) == [0, 1]
 
-    run(test, tmp_path, more=f"[lanes]\n{lanes}", names=["work"])
+        await play(test, folder, more=f"[lanes]\n{lanes}", names=["work"])
+
+    run_each({key: key for key in ("session", "cache", "none")}, one, tmp_path)
 
 
 def test_every_socket_is_closed_at_the_end(tmp_path: Path) -> None:
@@ -159,17 +161,17 @@ def test_a_chain_ends_with_its_socket(tmp_path: Path) -> None:
     run(test, tmp_path, TurnRule(close=1001, when="idle", times=1))
 
 
-@pytest.mark.parametrize("code", [1000, 1006, 1011, 1012])
-def test_a_chain_is_never_sent_again(tmp_path: Path, code: int) -> None:
+def test_a_chain_is_never_sent_again(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
-        _, previous = await anchor(stage, "session")
-        answer = await stage.turn(
-            store=False, previous_response_id=previous, model="closes", **keyed("session")
-        )
-        assert_not_found(answer)
-        assert [turn.model for turn in stage.mock.turns] == ["mock", "closes"]
+        for code in (1000, 1006, 1011, 1012):
+            stage.mock.turns.clear()
+            _, previous = await anchor(stage, "session")
+            model = f"mock-close-{code}"
+            chained: dict[str, Any] = {"store": False, "previous_response_id": previous}
+            assert_not_found(await stage.turn(model=model, **chained, **keyed("session")))
+            assert [turn.model for turn in stage.mock.turns] == ["mock", model]
 
-    run(test, tmp_path, TurnRule(model="closes", close=code))
+    run(test, tmp_path)
 
 
 def test_an_error_drops_the_response_that_it_continued(tmp_path: Path) -> None:
