@@ -15,7 +15,7 @@ from codexlb_cli.commands.context import CommandContext
 if TYPE_CHECKING:
     from codexlb_cli.config.load import Settings
     from codexlb_cli.errors import ExitStatus
-    from codexlb_cli.gateway.run import Gateway
+    from codexlb_cli.gateway.run import Gateway, StopSignals
 
 PortOption = Annotated[
     int | None,
@@ -69,9 +69,10 @@ def _finish(status: ExitStatus) -> None:
 async def _serve(context: CommandContext, overrides: dict[str, object]) -> ExitStatus:
     from contextlib import AsyncExitStack
 
-    from codexlb_cli.gateway.run import run_until_signal
+    from codexlb_cli.gateway.run import StopSignals, run_until_signal
 
-    gateway = _gateway(context, overrides)
+    signals = StopSignals()
+    gateway = _gateway(context, overrides, signals)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(gateway)
         context.console.answer(_serve_banner(context, gateway))
@@ -79,30 +80,35 @@ async def _serve(context: CommandContext, overrides: dict[str, object]) -> ExitS
             context.console.warning("no account is configured, so no request can be served yet")
             context.console.hint(f"{program()} accounts add work --api-key-env OPENAI_API_KEY")
         _log_header(context)
-        return await run_until_signal(stack, gateway, context.console.note)
+        return await run_until_signal(signals, stack, gateway, context.console.note)
 
 
 async def _demo(context: CommandContext, port: int) -> ExitStatus:
     from contextlib import AsyncExitStack
 
     from codexlb_cli.config.load import DEMO_NAMES
-    from codexlb_cli.gateway.run import run_until_signal
+    from codexlb_cli.gateway.run import StopSignals, run_until_signal
     from codexlb_cli.mock_upstream.server import MockUpstream
 
     overrides: dict[str, object] = {"gateway.port": port}
+    signals = StopSignals()
     keys = {name: f"demo-key-{name}" for name in DEMO_NAMES}
     async with AsyncExitStack() as stack:
         upstream = MockUpstream(accounts=keys, port=port + 1)
         await stack.enter_async_context(upstream)
-        gateway = _gateway(context, overrides, upstream_port=upstream.port)
+        gateway = _gateway(context, overrides, signals, upstream_port=upstream.port)
         await stack.enter_async_context(gateway)
         context.console.answer(_demo_banner(gateway, upstream.websocket_base_url))
         _log_header(context)
-        return await run_until_signal(stack, gateway, context.console.note)
+        return await run_until_signal(signals, stack, gateway, context.console.note)
 
 
 def _gateway(
-    context: CommandContext, overrides: dict[str, object], *, upstream_port: int | None = None
+    context: CommandContext,
+    overrides: dict[str, object],
+    signals: StopSignals,
+    *,
+    upstream_port: int | None = None,
 ) -> Gateway:
     import logging
 
@@ -124,7 +130,8 @@ def _gateway(
             state_folder=context.places.state_folder,
             write_line=context.console.note,
             warn=context.console.warning,
-        )
+        ),
+        hurry=signals.hurry,
     )
 
 

@@ -62,15 +62,25 @@ class Gateway:
         services: accounts, keys and lanes.
         responses: the endpoint.
         port: the port that it listens on.
+
+    Args:
+        inputs: what it is made of.
+        listener: a bound socket; None to bind the configured address.
+        hurry: set when draining should end at once.
     """
 
-    def __init__(self, inputs: GatewayInputs, listener: socket.socket | None = None) -> None:
+    def __init__(
+        self,
+        inputs: GatewayInputs,
+        listener: socket.socket | None = None,
+        hurry: asyncio.Event | None = None,
+    ) -> None:
         self._inputs = inputs
         settings = inputs.load()
         host = settings.gateway.host
         self._socket = listener or listen(host, settings.gateway.port)
         self.port: int = self._socket.getsockname()[1]
-        self.hurry = asyncio.Event()
+        self._hurry = hurry or asyncio.Event()
         self._writer = Writer(database_path(inputs.state_folder), inputs.warn)
         accounts = Accounts(
             inputs.load,
@@ -100,42 +110,54 @@ class Gateway:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self._listener.stop(self.services.settings.timeouts.drain, self.hurry)
+        await self._listener.stop(self.services.settings.timeouts.drain, self._hurry)
         await self.services.lanes.close()
         await asyncio.to_thread(self._writer.close)
 
 
+class StopSignals:
+    """Ctrl-C and SIGTERM, from the moment that this is made.
+
+    Attributes:
+        hurry: set by the second signal: whoever drains should end now.
+    """
+
+    def __init__(self) -> None:
+        self.hurry = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        self._stopped: asyncio.Future[ExitStatus] = loop.create_future()
+        _on_signal(loop, signal.SIGINT, lambda: self._stop(ExitStatus.INTERRUPTED))
+        _on_signal(loop, signal.SIGTERM, lambda: self._stop(ExitStatus.DONE))
+
+    async def wait(self) -> ExitStatus:
+        """Wait for the first signal and return its exit code."""
+        return await self._stopped
+
+    def _stop(self, status: ExitStatus) -> None:
+        if self._stopped.done():
+            self.hurry.set()
+        else:
+            self._stopped.set_result(status)
+
+
 async def run_until_signal(
-    stack: AsyncExitStack, gateway: Gateway, say: Callable[[str], None]
+    signals: StopSignals, stack: AsyncExitStack, gateway: Gateway, say: Callable[[str], None]
 ) -> ExitStatus:
     """Wait for Ctrl-C or SIGTERM, drain, and return the exit code.
 
     Args:
+        signals: made before anything was started.
         stack: what is running; closed here.
         gateway: the gateway, entered in `stack`.
         say: takes what the person is told.
     """
-    loop = asyncio.get_running_loop()
-    stopped: asyncio.Future[ExitStatus] = loop.create_future()
-
-    def stop(status: ExitStatus) -> None:
-        if stopped.done():
-            gateway.hurry.set()
-        else:
-            stopped.set_result(status)
-
-    _on_signal(loop, signal.SIGINT, lambda: stop(ExitStatus.INTERRUPTED))
-    _on_signal(loop, signal.SIGTERM, lambda: stop(ExitStatus.DONE))
-    status = await stopped
+    status = await signals.wait()
     running = gateway.responses.running
     if running:
         turns = "1 turn is" if running == 1 else f"{running} turns are"
         say(f"stopping when {turns} done; Ctrl-C again to end now")
     await stack.aclose()
-    if running:
-        say("stopped")
-    else:
-        say("stopped, no turn was running")
+    say("stopped" if running else "stopped, no turn was running")
     return status
 
 
