@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shlex
 import sys
 import traceback
@@ -97,11 +98,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     context = CommandContext()
     try:
-        app(argv if argv is None else list(argv), prog_name="codexlb", obj=context)
-    except SystemExit as exc:  # how Typer ends: 0, a usage error's 2, 130 after Ctrl-C
+        arguments = argv if argv is None else list(argv)
+        # What Typer returns is the code of `typer.Exit`, or what a command returns: nothing.
+        status = app(arguments, prog_name="codexlb", obj=context, standalone_mode=False)
+        return status if isinstance(status, int) else ExitStatus.DONE
+    except SystemExit as exc:  # Typer's own end: shell completion, or a closed pipe
         if _is_closed_pipe(exc.__context__):
             return _give_up_stdout(context, None)
         return exc.code if isinstance(exc.code, int) else ExitStatus.DONE
+    except typer.TyperException as exc:
+        context.console.error(*_usage_error(exc))
+        return ExitStatus.USAGE
+    except typer.Abort:  # a prompt was left with Ctrl-C or the end of the input
+        return ExitStatus.INTERRUPTED
     except OutputClosed as exc:
         return _give_up_stdout(context, exc.reason)
     except CodexlbError as exc:
@@ -112,7 +121,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as exc:  # noqa: BLE001  (the last resort: ours, so say so)
         _report_bug(context, exc)
         return ExitStatus.INTERNAL
-    return ExitStatus.DONE
+
+
+def _usage_error(exc: typer.TyperException) -> tuple[str, str]:
+    """Return message and hint for a command line that Typer could not take, in our own words."""
+    message = exc.format_message().removesuffix(".").replace("Value error, ", "")
+    message = re.sub(r"'([^']*)'", r"`\1`", message[:1].lower() + message[1:])
+    context = getattr(exc, "ctx", None)
+    return message, f"{context.command_path if context else 'codexlb'} --help"
 
 
 def run() -> None:

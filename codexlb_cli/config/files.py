@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -47,6 +48,8 @@ def replace_file(file: Path, content: bytes, *, mode: int) -> None:
     Raises:
         OSError: it cannot be written; `file` is as it was.
     """
+    if file.exists() and not file.is_file():
+        raise OSError(errno.EINVAL, "not a regular file")  # a device would be replaced, too
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
         with os.fdopen(handle, "wb") as temporary:

@@ -64,22 +64,25 @@ def test_version(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    "args",
+    ("args", "message", "command"),
     [
-        ["nonsense"],
-        ["--nonsense"],
-        ["accounts", "nonsense"],
-        ["accounts", "show"],
-        ["accounts", "list", "--nonsense"],
-        ["accounts", "list", "extra"],
+        (["nonsense"], "no such command `nonsense`", "codexlb"),
+        (["--nonsense"], "no such option: --nonsense", "codexlb"),
+        (["accounts"], "missing command", "codexlb accounts"),
+        (["accounts", "show"], "missing argument `NAME`", "codexlb accounts show"),
+        (["accounts", "list", "--no"], "no such option: --no", "codexlb accounts list"),
+        (
+            ["simulate", "close", "1011", "--phase", "x"],
+            "invalid value for `--phase`: `x` is not one of `idle`, `sent`, `created`, `streaming`",
+            "codexlb simulate close",
+        ),
     ],
 )
-def test_usage_errors_are_plain_text_on_stderr(cli: Cli, args: list[str]) -> None:
+def test_usage_errors_have_the_form_of_all_errors(
+    cli: Cli, args: list[str], message: str, command: str
+) -> None:
     ran = cli.run(*args)
-    assert (ran.code, ran.out) == (2, "")
-    assert ran.err.startswith("Usage: codexlb ")
-    assert "\nError: " in ran.err
-    assert ran.err.isascii()
+    assert ran == (2, "", f"error: {message}\n\nhint: {command} --help\n")
 
 
 def test_options_that_contradict_each_other(cli: Cli) -> None:

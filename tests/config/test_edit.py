@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import stat
 import string
 import threading
@@ -20,6 +21,7 @@ from codexlb_cli.config.edit import (
     remove_account,
     set_enabled,
 )
+from codexlb_cli.config.files import replace_file
 from codexlb_cli.config.load import load_settings
 from codexlb_cli.config.scan import scan
 from codexlb_cli.config.splice import with_table, with_value, without_table
@@ -418,3 +420,11 @@ def test_a_document_without_a_place_for_the_change_comes_back() -> None:
     assert without_table(scan("x = 1\n"), ("accounts", "a"), with_comments=False) == "x = 1\n"
     assert with_table("", ["[a]"]) == "[a]\n"
     assert with_table("x\r\n\r\n", ["[a]"]) == "x\r\n\r\n[a]\r\n"
+
+
+def test_a_device_or_a_pipe_is_never_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "config.toml"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="not a regular file"):
+        replace_file(pipe, b"x", mode=0o600)
+    assert pipe.is_fifo()
