@@ -201,37 +201,52 @@ def test_silence_on_a_chain(tmp_path: Path) -> None:
     run(test, tmp_path, rule, more="[timeouts]\nfirst_event = 0.2")
 
 
-async def two_at_once(stage: Stage) -> tuple[Answer, Answer]:
-    """A turn on a chain, and another one while it runs."""
+SLOW = TurnRule(model="slow", deltas=30, delta_delay=0.02)
+
+
+async def while_one_runs(stage: Stage, *, on_the_running: bool) -> tuple[Answer, Answer]:
+    """A turn on a chain, and while it runs another one, on it or on the one before."""
     _, previous = await anchor(stage, "session")
     chained: dict[str, Any] = {"store": False, "previous_response_id": previous}
     async with stage.streaming(model="slow", **chained, **keyed("session")) as first:
         await first.head()
+        running = (await first.event()).data["response"]["id"]
+        if on_the_running:
+            chained["previous_response_id"] = running
         second = await stage.turn(**chained, **keyed("session"))
         return await first.answer(), second
 
 
 def test_a_chained_turn_waits_for_the_one_before(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
-        first, second = await two_at_once(stage)
+        first, second = await while_one_runs(stage, on_the_running=True)
         assert first.types[-1] == "response.completed"
-        assert_not_found(second)  # the first has taken the place
+        assert (second.status, second.types[-1]) == (200, "response.completed")
         assert stage.mock.overlaps == 0
+        assert sockets(stage) == [0, 0, 0]
+
+    run(test, tmp_path, SLOW)
+
+
+def test_a_response_that_another_turn_continues_is_gone(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        first, second = await while_one_runs(stage, on_the_running=False)
+        assert first.types[-1] == "response.completed"
+        assert_not_found(second)
         assert len(stage.mock.turns) == 2
 
-    run(test, tmp_path, TurnRule(model="slow", deltas=30, delta_delay=0.02))
+    run(test, tmp_path, SLOW)
 
 
 def test_so_many_may_wait(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
-        first, second = await two_at_once(stage)
+        first, second = await while_one_runs(stage, on_the_running=True)
         assert first.types[-1] == "response.completed"
         assert (second.status, second.error["code"]) == (429, "queue_full")
         assert second.error["type"] == "rate_limit_error"
         assert second.header("retry-after") == "1"
 
-    rule = TurnRule(model="slow", deltas=30, delta_delay=0.02)
-    run(test, tmp_path, rule, more="[lanes]\nqueue = 0")
+    run(test, tmp_path, SLOW, more="[lanes]\nqueue = 0")
 
 
 def test_a_stored_response_belongs_to_its_account(tmp_path: Path) -> None:
