@@ -70,7 +70,7 @@ def test_version(cli: Cli) -> None:
         (["--nonsense"], "no such option: --nonsense", "codexlb"),
         (["accounts"], "missing command", "codexlb accounts"),
         (["accounts", "show"], "missing argument `NAME`", "codexlb accounts show"),
-        (["accounts", "list", "--no"], "no such option: --no", "codexlb accounts list"),
+        (["accounts", "list", "--odd"], "no such option: --odd", "codexlb accounts list"),
         (
             ["simulate", "close", "1011", "--phase", "x"],
             "invalid value for `--phase`: `x` is not one of `idle`, `sent`, `created`, `streaming`",
