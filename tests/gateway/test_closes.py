@@ -245,7 +245,7 @@ def test_silence_is_a_lost_transport(tmp_path: Path) -> None:
         assert stage.sent == ["work", "work"]
         await stage.mock.wait_for(lambda mock: mock.handshakes[0].ended is not None)
 
-    run(test, tmp_path, TurnRule(silence=True, times=1), more="[timeouts]\nfirst_event = 0.2")
+    run(test, tmp_path, TurnRule(silence=True, times=1), more="[timeouts]\nfirst_event = 0.5")
 
 
 def test_silence_without_end(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_all_attempts_have_one_deadline(tmp_path: Path) -> None:
         assert stage.sent == ["work"]
         await stage.mock.wait_for(lambda mock: mock.handshakes[0].ended is not None)
 
-    more = "[timeouts]\nfirst_event = 30\nbefore_first_event_total = 0.3"
+    more = "[timeouts]\nfirst_event = 30\nbefore_first_event_total = 0.8"
     run(test, tmp_path, TurnRule(silence=True), more=more)
 
 

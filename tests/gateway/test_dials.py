@@ -51,7 +51,7 @@ def test_nor_does_an_upgrade_without_an_answer(tmp_path: Path, key: str) -> None
         assert stage.dialled == ["work", "home"]
 
     silent = HandshakeRule(account="work", silence=True)
-    run(test, tmp_path, silent, more="[timeouts]\ndial = 0.3")
+    run(test, tmp_path, silent, more="[timeouts]\ndial = 0.6")
 
 
 @pytest.mark.parametrize("key", ["session", "cache", "none"])

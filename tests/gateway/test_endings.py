@@ -130,7 +130,7 @@ def test_silence_during_the_answer(tmp_path: Path) -> None:
         assert stage.sent == ["work"]
 
     rule = TurnRule(silence=True, when="streaming", after=2)
-    run(test, tmp_path, rule, more="[timeouts]\nidle = 0.2")
+    run(test, tmp_path, rule, more="[timeouts]\nidle = 0.5")
 
 
 ERROR = ErrorSpec(status=429, code="rate_limit_exceeded", message="Slow down.", param="input")

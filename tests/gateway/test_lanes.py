@@ -198,7 +198,7 @@ def test_silence_on_a_chain(tmp_path: Path) -> None:
         assert len(stage.mock.turns) == 2
 
     rule = TurnRule(model="quiet", silence=True)
-    run(test, tmp_path, rule, more="[timeouts]\nfirst_event = 0.2")
+    run(test, tmp_path, rule, more="[timeouts]\nfirst_event = 0.5")
 
 
 SLOW = TurnRule(model="slow", deltas=30, delta_delay=0.02)
@@ -240,13 +240,19 @@ def test_a_response_that_another_turn_continues_is_gone(tmp_path: Path) -> None:
 
 def test_so_many_may_wait(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
-        first, second = await while_one_runs(stage, on_the_running=True)
-        assert first.types[-1] == "response.completed"
-        assert (second.status, second.error["code"]) == (429, "queue_full")
-        assert second.error["type"] == "rate_limit_error"
-        assert second.header("retry-after") == "1"
+        async with stage.streaming(model="endless", store=False, **keyed("session")) as first:
+            await first.head()
+            running = (await first.event()).data["response"]["id"]
+            chained: dict[str, Any] = {"store": False, "previous_response_id": running}
+            answer = await stage.turn(**chained, **keyed("session"))
+            assert (answer.status, answer.error["code"]) == (429, "queue_full")
+            assert answer.error["type"] == "rate_limit_error"
+            assert answer.header("retry-after") == "1"
+            first.leave()
+        await stage.mock.wait_for(ended(0))
 
-    run(test, tmp_path, SLOW, more="[lanes]\nqueue = 0")
+    rule = TurnRule(model="endless", silence=True, when="streaming")
+    run(test, tmp_path, rule, more="[lanes]\nqueue = 0")
 
 
 def test_a_stored_response_belongs_to_its_account(tmp_path: Path) -> None:
