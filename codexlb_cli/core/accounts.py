@@ -17,6 +17,8 @@ from codexlb_cli.core.backoff import doubled
 COUNTED_CLOSES = 3
 COUNTED_WINDOW_SECONDS = 60.0
 COUNTED_COOLDOWN_SECONDS = 30.0
+FIRST_REFUSAL_SECONDS = 3.0
+REFUSAL_SECONDS = 30.0
 LONGEST_COOLDOWN_SECONDS = 300.0
 LONGEST_LIMIT_SECONDS = 366 * 24 * 3600.0
 """A reset more than a year away is nonsense; hints beyond it are clamped."""
@@ -159,7 +161,7 @@ class Effect(StrEnum):
     LIMITED = "limited"
     LOGIN = "login"
     REFUSED = "refused"
-    """A dial refused with 403: cooled for 3 s the first time, 30 s from the second on."""
+    """A dial refused with 403: cooled for 3 s the first time, 30 s the second, then doubled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,9 +191,7 @@ def apply(state: AccountState, evidence: Evidence, now: float) -> AccountState:
         case Effect.COOLED:
             return _cool(state, evidence.reason, evidence.seconds, now)
         case Effect.REFUSED:
-            refused = replace(state, refusals=state.refusals + 1)
-            until = now + (3.0 if state.refusals == 0 else 30.0)
-            return _cool_until(refused, evidence.reason, until)
+            return _refuse(state, evidence.reason, now)
         case Effect.LIMITED:
             until = min(evidence.until or now, now + LONGEST_LIMIT_SECONDS)
             if state.limited_until is not None and state.limited_until > until:
@@ -220,11 +220,22 @@ def _count(state: AccountState, reason: str, now: float) -> AccountState:
     return _cool(replace(state, counted=()), reason, COUNTED_COOLDOWN_SECONDS, now)
 
 
-def _cool(state: AccountState, reason: str, seconds: float, now: float) -> AccountState:
+def _refuse(state: AccountState, reason: str, now: float) -> AccountState:
+    repetitions = max(state.refusals - 1, 0) if _cooling(state, now) else state.refusals
+    length = FIRST_REFUSAL_SECONDS
+    if repetitions > 0:
+        length = doubled(REFUSAL_SECONDS, repetitions - 1, LONGEST_COOLDOWN_SECONDS)
+    return replace(_cool_until(state, reason, now + length), refusals=repetitions + 1)
+
+
+def _cooling(state: AccountState, now: float) -> bool:
     # Parallel turns that fail together are one failure: only a cooldown that follows an ended
     # one is a repetition.
-    still_cooling = state.cooling_until is not None and state.cooling_until > now
-    repetitions = max(state.cooldowns - 1, 0) if still_cooling else state.cooldowns
+    return state.cooling_until is not None and state.cooling_until > now
+
+
+def _cool(state: AccountState, reason: str, seconds: float, now: float) -> AccountState:
+    repetitions = max(state.cooldowns - 1, 0) if _cooling(state, now) else state.cooldowns
     length = doubled(seconds, repetitions, LONGEST_COOLDOWN_SECONDS)
     cooled = _cool_until(state, reason, now + length)
     return replace(cooled, cooldowns=repetitions + 1)

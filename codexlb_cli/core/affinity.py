@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from codexlb_cli.core.accounts import Availability, Standing
-from codexlb_cli.core.frames import Body, checked_text
+from codexlb_cli.core.frames import Body, checked_text, objects_within
 from codexlb_cli.core.headers import SESSION_NAMES, TURN_STATE_HEADER, Header
 from codexlb_cli.core.reconnect import Strength
 
@@ -242,24 +242,18 @@ _PINNED_TYPES = frozenset(
 
 def _pinned(value: Any) -> bool:
     """Whether input items lie in an account: files, references, compactions, hosted tools."""
-    if isinstance(value, list):
-        return any(_pinned(item) for item in value)
-    if not isinstance(value, dict):
-        return False
-    if value.get("type") in _PINNED_TYPES or isinstance(value.get("file_id"), str):
-        return True
-    return _pinned(value.get("content")) or _pinned(value.get("output"))
+    return any(
+        item.get("type") in _PINNED_TYPES or isinstance(item.get("file_id"), str)
+        for item in objects_within(value, ("content", "output"))
+    )
 
 
 def _holds_state(value: Any) -> bool:
     """Whether hosted tools name what lies in an account: containers, files, vector stores."""
-    if isinstance(value, list):
-        return any(_holds_state(tool) for tool in value)
-    if not isinstance(value, dict):
-        return False
-    if any(isinstance(value.get(name), str) for name in ("container", "container_id", "file_id")):
-        return True
-    if value.get("file_ids") or value.get("vector_store_ids"):
-        return True
     inner = ("container", "environment", "input_image_mask", "tools")
-    return any(_holds_state(value.get(name)) for name in inner)
+    return any(
+        tool.get("file_ids")
+        or tool.get("vector_store_ids")
+        or any(isinstance(tool.get(n), str) for n in ("container", "container_id", "file_id"))
+        for tool in objects_within(value, inner)
+    )

@@ -40,7 +40,7 @@ class DialPace:
     SPACING_SECONDS = 1.0
 
     def dial(self, now: float) -> tuple[float, DialPace]:
-        """Return how long this dial must wait, and the pace after it."""
+        """Return 0 and the pace after this dial, or how long to wait before asking again."""
         full_at = max(self.next_free, now) + self.SPACING_SECONDS
-        wait = max(0.0, full_at - now - self.BURST * self.SPACING_SECONDS)
-        return wait, DialPace(full_at)
+        wait = full_at - now - self.BURST * self.SPACING_SECONDS
+        return (wait, self) if wait > 0 else (0.0, DialPace(full_at))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from json.decoder import JSONDecodeError, JSONDecoder
 from typing import Any, NoReturn
@@ -214,11 +214,21 @@ def has_side_effects(body: Body) -> bool:
     mcp, code_interpreter, computer use and the hosted shell; tools also stand in
     `additional_tools` input items and in namespaces.
     """
-    tools = _objects(body.get("tools"))
-    for item in _objects(body.get("input")):
-        if item.get("type") == "additional_tools":
-            tools += _objects(item.get("tools"))
+    carried = [item for item in _objects(body.get("input")) if _carries_tools(item)]
+    tools = objects_within([*_objects(body.get("tools")), *carried], ("tools",))
     return any(_acts(tool) for tool in tools)
+
+
+def objects_within(value: Any, members: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield the objects in `value` and in the named members of those objects, however deep."""
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting.extend(value)
+        elif isinstance(value, dict):
+            yield value
+            waiting.extend(value.get(member) for member in members)
 
 
 def parse_event(text: str) -> tuple[str, dict[str, Any]]:
@@ -275,12 +285,14 @@ def _objects(value: object) -> list[dict[str, Any]]:
     return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
 
 
+def _carries_tools(item: Mapping[str, Any]) -> bool:
+    return item.get("type") == "additional_tools"
+
+
 def _acts(tool: Mapping[str, Any]) -> bool:
     kind = tool.get("type")
     if not isinstance(kind, str):
         return False
-    if kind == "namespace":
-        return any(_acts(inner) for inner in _objects(tool.get("tools")))
     if kind == "shell":
         environment = tool.get("environment")
         return not (isinstance(environment, dict) and environment.get("type") == "local")

@@ -464,6 +464,14 @@ class Turn:
         return self.account
 
 
+def stopped(turn: Turn | None) -> ClientError:
+    """Return what the client of a turn is told when the gateway stops; None: it had not begun."""
+    message = "the gateway is stopping"
+    if turn is not None and turn.state is State.RESPONDING:
+        return ClientError("upstream_closed", message)
+    return ClientError("upstream_unavailable", message, retry_after=1)
+
+
 def _anchor_lost() -> ClientError:
     return ClientError(
         "previous_response_not_found",

@@ -136,7 +136,7 @@ class Accounts:
         self._in_flight[name] -= 1
 
     def dial_wait(self, name: str) -> float:
-        """Return how long a new dial of the account must wait, in seconds, and take its place."""
+        """Take a place for a new dial of the account: 0, or how long to wait and ask again."""
         wait, self._paces[name] = self._paces.get(name, DialPace()).dial(self._now())
         return wait
 

@@ -108,19 +108,21 @@ def decode_body(data: bytes, encodings: Iterable[str], limit: int) -> bytes:
 def _decode(new_decoder: Callable[[], _Decoder], data: bytes, limit: int) -> bytes:
     """Decode all members of `data` (RFC 1952 section 2.2, RFC 8878 section 3.1), bounded."""
     pieces: list[bytes] = []
-    size, rest = 0, data
-    while rest or not pieces:
+    size, at = 0, 0
+    while at < len(data) or not pieces:
         decoder = new_decoder()
         while not decoder.eof:
-            piece = decoder.decompress(rest, _PIECE)
-            rest = b""
-            if not piece and decoder.needs_input and not decoder.eof:
+            starved = decoder.needs_input and at >= len(data)
+            fresh = data[at : at + _PIECE] if decoder.needs_input else b""
+            at += len(fresh)
+            piece = decoder.decompress(fresh, _PIECE)
+            if starved and not piece and not decoder.eof:
                 raise EOFError("the data ends early")
             size += len(piece)
             if size > limit:
                 raise BodyError(too_large(limit))
             pieces.append(piece)
-        rest = decoder.unused_data
+        at -= len(decoder.unused_data)
     return b"".join(pieces)
 
 

@@ -93,6 +93,19 @@ class _Connect(connect):
         return exc
 
 
+class _Connection(ClientConnection):
+    """A connection that does not wait for ever for the upstream to close TCP.
+
+    RFC 6455 section 7.1.1 leaves that to the server; until it does, `recv` would not tell of the
+    close frame that has come.
+    """
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.protocol.close_rcvd is not None and not self.transport.is_closing():
+            self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
+
+
 _numbers = itertools.count(1)
 
 
@@ -210,6 +223,7 @@ async def dial(handshake: Handshake, options: DialOptions, now: WallClock) -> Up
     try:
         connection = await _Connect(
             handshake.url,
+            create_connection=_Connection,
             additional_headers=headers,
             user_agent_header=None,
             compression=None,

@@ -12,6 +12,7 @@ from codexlb_cli.core.client_errors import ClientError
 from codexlb_cli.core.events import is_codex
 from codexlb_cli.core.frames import Body, InvalidBodyError, parse_body
 from codexlb_cli.core.headers import Header, check_header
+from codexlb_cli.core.turn import stopped
 from codexlb_cli.errors import InvalidHeader
 from codexlb_cli.gateway.bodies import BodyError, ClientGone, decode_body, read_body, too_large
 from codexlb_cli.gateway.request_log import RequestLine, RequestLog
@@ -22,7 +23,10 @@ from codexlb_cli.gateway.turns import TurnRunner
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
-STOPPING = ClientError("upstream_unavailable", "the gateway is stopping", retry_after=1)
+UNREAD = frozenset({"request_too_large", "request_timeout", "upstream_unavailable"})
+"""Refusals after which the rest of the body is not read, so the connection ends."""
+HTTP_ONLY_BYTES = 64 * 1024
+"""What a body may hold beyond its frame: members for HTTP alone, and white space."""
 
 
 class RefusedRequest(Exception):
@@ -54,17 +58,23 @@ class Responses:
         self._services = services
         self._log = request_log
         self._running: dict[asyncio.Task[None], TurnRunner] = {}
+        self._reading: set[asyncio.Task[Any]] = set()
 
     @property
     def running(self) -> int:
         """How many turns are in flight."""
         return len(self._running)
 
+    def stop_reading(self) -> None:
+        """Refuse the requests that have not come completely: the gateway stops."""
+        for task in self._reading:
+            task.cancel()
+
     async def stop_turns(self) -> None:
         """End every turn with a terminal event, because the time to drain is over."""
         tasks = list(self._running)
         for task in tasks:
-            task.cancel(STOPPING.message)
+            task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
 
@@ -72,12 +82,12 @@ class Responses:
         """Serve one request."""
         line = RequestLine(request_id=str(uuid.uuid4()))
         try:
-            request, stream = await self._read(scope, receive, line.request_id)
+            request, stream = await self._read_unless_stopped(scope, receive, line.request_id)
         except ClientGone:
             return
         except (RefusedRequest, BodyError) as exc:
             headers = [*exc.error.headers(), ("x-request-id", line.request_id)]
-            if exc.error.code in ("request_too_large", "request_timeout"):
+            if exc.error.code in UNREAD:
                 headers.append(("connection", "close"))  # the rest of the body is not read
             await send_json(send, exc.error.status, headers, exc.error.envelope())
             self._log.write(line.refused(exc.error))
@@ -91,6 +101,20 @@ class Responses:
         finally:
             sink.close()
             self._log.write(line.served(runner, sink.status, outcome))
+
+    async def _read_unless_stopped(
+        self, scope: Scope, receive: Receive, request_id: str
+    ) -> tuple[TurnRequest, bool]:
+        task = asyncio.current_task()
+        assert task is not None, "requests run in tasks"
+        self._reading.add(task)
+        try:
+            return await self._read(scope, receive, request_id)
+        except asyncio.CancelledError:
+            task.uncancel()
+            raise RefusedRequest(stopped(None)) from None
+        finally:
+            self._reading.discard(task)
 
     def _sse(self, send: Send, request: TurnRequest) -> SseSink:
         codex = is_codex(request.headers)
@@ -111,7 +135,13 @@ class Responses:
         if any(v.isdigit() and int(v) > limit for v in lengths):
             raise BodyError(too_large(limit))
         encodings = [v for n, v in headers if n.lower() == "content-encoding"]
-        data = decode_body(await read_body(receive, limit), encodings, limit)
+        data = await read_body(receive, limit)
+        if encodings:
+            # Beside the event loop: a large body takes its time.
+            data = await asyncio.to_thread(decode_body, data, encodings, limit)
+        frame_limit = self._services.settings.limits.frame_bytes
+        if len(data) > frame_limit + HTTP_ONLY_BYTES:
+            raise BodyError(too_large(frame_limit))
         try:
             body = parse_body(data)
             stream = _checked(body)
@@ -119,6 +149,9 @@ class Responses:
         except InvalidBodyError as exc:
             error = ClientError(exc.code, str(exc), param=exc.param)
             raise RefusedRequest(error) from None
+        if stream and scope["http_version"] == "1.0":
+            text = "a stream has no length, so it takes HTTP/1.1; ask for `stream`: false"
+            raise RefusedRequest(ClientError("not_supported", text))
         return TurnRequest(headers, body, evidence, request_id), stream
 
     async def _run(self, runner: TurnRunner, receive: Receive) -> bool:
@@ -133,7 +166,7 @@ class Responses:
                 await asyncio.wait((turn,))
                 return False
             if turn.cancelled():
-                await runner.abort(STOPPING)
+                await runner.abort()
                 return True
             turn.result()
             return True

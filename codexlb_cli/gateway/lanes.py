@@ -76,6 +76,7 @@ class Lanes:
         self._anchors: Recent[str, Seat] = Recent(MOST_REMEMBERED)
         self._seats: set[Seat] = set()
         self._free: dict[str, dict[Seat, None]] = {}
+        self._waiters: set[asyncio.Future[None]] = set()
 
     async def take(self, lane: Lane) -> Seat | None:
         """Return an idle socket of the lane, now busy; None if there is none."""
@@ -100,6 +101,15 @@ class Lanes:
         if seat is None or seat.latest != response_id or not seat.socket.open:
             return None
         return seat
+
+    async def freed(self, seconds: float) -> None:
+        """Wait until a socket was given back, `seconds` at most."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await asyncio.wait((waiter,), timeout=seconds)
+        finally:
+            self._waiters.discard(waiter)
 
     def made_on_socket(self, response_id: str) -> bool:
         """Whether the response was made with `store: false`, here, not long ago."""
@@ -137,6 +147,9 @@ class Lanes:
             self._idle.setdefault(seat.lane, []).append(seat)
         seat.watch = asyncio.create_task(self._watch(seat))
         seat.free.set()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
         free = self._free.setdefault(seat.lane.account, {})
         free[seat] = None
         if len(free) > MOST_IDLE_PER_ACCOUNT:

@@ -56,6 +56,13 @@ class GatewayProtocol(HttpToolsProtocol):
         self._head_ended()
         super().connection_lost(exc)
 
+    def eof_received(self) -> None:
+        """The client has closed its side: it left, as far as anybody can tell."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        super().eof_received()
+
     def data_received(self, data: bytes) -> None:
         """Take bytes; a head over the limit is refused."""
         self._head_bytes += len(data)
@@ -202,6 +209,7 @@ class Listener:
         """
         assert self._task is not None, "start() comes first"
         self._server.should_exit = True
+        self._responses.stop_reading()
         waiting = asyncio.create_task(hurry.wait())
         await asyncio.wait(
             (self._task, waiting), timeout=drain_seconds, return_when=asyncio.FIRST_COMPLETED

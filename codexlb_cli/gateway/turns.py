@@ -21,7 +21,7 @@ from codexlb_cli.core.handshake import Handshake, client_headers
 from codexlb_cli.core.headers import Header
 from codexlb_cli.core.reconnect import Strength
 from codexlb_cli.core.selection import Pool
-from codexlb_cli.core.turn import Turn
+from codexlb_cli.core.turn import Turn, stopped
 from codexlb_cli.core.turn_events import (
     Action,
     Answer,
@@ -135,8 +135,9 @@ class TurnRunner:
             if self._seat is not None:
                 self._services.lanes.retire(self._seat)
 
-    async def abort(self, error: ClientError) -> None:
+    async def abort(self) -> None:
         """End the stream with an error of ours, because the gateway stops."""
+        error = stopped(self.turn)
         self._refusal = f"{error.code}: {error.message}"
         await self._sink.fail(error, self._answer_headers())
 
@@ -259,10 +260,14 @@ class TurnRunner:
         if self._anchored_seat is not None:
             return await self._take_anchored(self._anchored_seat)
         lane = Lane.of(self._request.evidence.lane, self._request.model, handshake)
-        seat = await services.lanes.take(lane)
-        if seat is not None:
-            return seat
-        await asyncio.sleep(services.accounts.dial_wait(handshake.account))
+        while True:
+            seat = await services.lanes.take(lane)
+            if seat is not None:
+                return seat
+            wait = services.accounts.dial_wait(handshake.account)
+            if wait == 0:
+                break
+            await services.lanes.freed(wait)
         options = DialOptions(
             timeout_seconds=self._settings.timeouts.dial,
             largest_event_bytes=self._settings.limits.request_bytes,

@@ -151,8 +151,8 @@ class TurnPerformance:
             self._ended("silence")
             await outlet.silence(pong=rule.pong)
         elif rule.error is not None:
-            await outlet.error(rule.error, self.stream)
             self._ended(rule.error.label)
+            await outlet.error(rule.error, self.stream)
         elif rule.failed is not None:
             await self._end_with(self.stream.failed(rule.failed))
         elif rule.incomplete is not None:

@@ -314,3 +314,8 @@ def test_when_the_response_that_a_turn_continues_is_lost(
 ) -> None:
     evidence = read(**members)
     assert anchor_lost(evidence, on_socket=on_socket, live=live, owner_known=owner_known) is lost
+
+
+def test_items_may_be_nested_as_deep_as_json_may() -> None:
+    deep = '{"content":[' * 400 + '{"file_id":"f"}' + "]}" * 400
+    assert not read_evidence([], parse_body(f'{{"input":[{deep}]}}'.encode())).portable

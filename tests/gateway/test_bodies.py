@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import os
 import sys
 import zlib
 from collections.abc import Callable, MutableMapping
@@ -97,3 +98,10 @@ def test_pieces_are_joined_up_to_the_limit() -> None:
 def test_a_client_that_leaves_is_no_error_of_ours() -> None:
     with pytest.raises(ClientGone):
         _read([_piece(b"ab", more=True), {"type": "http.disconnect"}], 4)
+
+
+@pytest.mark.parametrize("name", ["gzip", "deflate", "zstd"])
+def test_the_work_grows_with_the_body_and_not_with_its_square(name: str) -> None:
+    """Each byte goes into the decoder once: what was left over is not copied again and again."""
+    data = os.urandom(3 << 20)
+    assert decode_body(ENCODERS[name](data), [name], len(data)) == data

@@ -77,7 +77,7 @@ def test_a_turn_that_does_not_end_is_ended(tmp_path: Path) -> None:
                 assert answer.complete
                 (last,) = answer.events
                 assert last.data["type"] == "error"
-                assert last.data["code"] == "upstream_unavailable"
+                assert last.data["code"] == "upstream_closed"
             assert await program.exit_code() == 0
         await stage.mock.wait_for(lambda mock: mock.handshakes[0].ended is not None)
 
