@@ -183,7 +183,9 @@ def _standings(
 ) -> dict[str, Standing]:
     from codexlb_cli.store.cooldowns import read_states
 
-    states: dict[str, AccountState] = read_states(context.places.state_folder)
+    states: dict[str, AccountState] = read_states(
+        context.places.state_folder, context.console.warning
+    )
     return {
         account.name: standing(
             account,

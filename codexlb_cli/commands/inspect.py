@@ -94,7 +94,7 @@ def _account(context: CommandContext, name: str | None) -> Account:
     settings = context.settings
     if name is not None:
         settings.account(name)
-    states = read_states(context.places.state_folder)
+    states = read_states(context.places.state_folder, context.console.warning)
     offline = offline_pool(settings.accounts, states, context.credentials, time.time())
     chosen = name or unkeyed_account(offline.pool)
     if chosen is None:
@@ -110,7 +110,7 @@ def _account(context: CommandContext, name: str | None) -> Account:
 
 def _answer_bytes(context: CommandContext, head: bytes) -> None:
     """Write a request head to stdout: byte for byte, but to a terminal only what is printable."""
-    if sys.stdout.isatty():
+    if sys.stdout is None or sys.stdout.isatty():
         printable = escape(head.decode("latin-1").replace("\r\n", "\n"), lines=True)
         context.console.answer(printable.removesuffix("\n"))
         return
@@ -120,6 +120,8 @@ def _answer_bytes(context: CommandContext, head: bytes) -> None:
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         raise OutputClosed from None
+    except OSError as exc:
+        raise OutputClosed(exc.strerror) from None
 
 
 @app.command()

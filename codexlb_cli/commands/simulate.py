@@ -68,7 +68,7 @@ def close(
     settings = context.settings
     if owner is not None:
         settings.account(owner)
-    states = read_states(context.places.state_folder)
+    states = read_states(context.places.state_folder, context.console.warning)
     offline = offline_pool(settings.accounts, states, context.credentials, time.time())
     closed = owner or unkeyed_account(offline.pool)
     if closed is None:

@@ -212,6 +212,15 @@ def _comparable(content: _Content) -> tuple[str, list[str]]:
     return json.dumps([rest, accounts], sort_keys=True, default=repr), list(accounts)
 
 
+def _still(file: Path, before: bytes) -> None:
+    """Make sure that the file says what it said when this change was made."""
+    if read_config(file) != before:
+        raise ConfigError(
+            f"`{file.name}` was changed by somebody else meanwhile, so nothing was written",
+            hint="run the command again",
+        )
+
+
 def _write(file: Path, before: bytes | None, after: bytes) -> None:
     if before is None:
         create_config(file, after)
@@ -221,12 +230,6 @@ def _write(file: Path, before: bytes | None, after: bytes) -> None:
     target = file.resolve()
     try:
         mode = target.stat().st_mode & 0o7777
-        # Nothing between this look and the replacement but the replacement itself.
-        if read_config(file) != before:
-            raise ConfigError(
-                f"`{file.name}` was changed by somebody else meanwhile, so nothing was written",
-                hint="run the command again",
-            )
-        replace_file(target, after, mode=mode)
+        replace_file(target, after, mode=mode, check=lambda: _still(file, before))
     except OSError as exc:
         raise cannot_write(file, exc) from None

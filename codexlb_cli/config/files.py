@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -37,13 +37,16 @@ def locked(lock_file: Path) -> Iterator[None]:
         lock.release()
 
 
-def replace_file(file: Path, content: bytes, *, mode: int) -> None:
+def replace_file(
+    file: Path, content: bytes, *, mode: int, check: Callable[[], None] | None = None
+) -> None:
     """Put `content` in the place of `file` in one step.
 
     Args:
         file: the file itself, not a link to it.
         content: all of it.
         mode: the permissions of the new file.
+        check: called at the very last moment; what it raises keeps `file` as it is.
 
     Raises:
         OSError: it cannot be written; `file` is as it was.
@@ -57,6 +60,8 @@ def replace_file(file: Path, content: bytes, *, mode: int) -> None:
             temporary.flush()
             os.fsync(temporary.fileno())
         Path(name).chmod(mode)
+        if check is not None:
+            check()
         Path(name).replace(file)
     except BaseException:
         with suppress(OSError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -23,14 +24,24 @@ def reset_marker(state_folder: Path) -> Path:
     return state_folder / "reset"
 
 
-def read_states(state_folder: Path) -> dict[str, AccountState]:
-    """Return what is known of each account; {} if nothing was stored, or it cannot be read."""
+def read_states(
+    state_folder: Path, warn: Callable[[str], None] | None = None
+) -> dict[str, AccountState]:
+    """Return what is known of each account; {} if nothing was stored, or it cannot be read.
+
+    Args:
+        state_folder: where the database lies.
+        warn: is told if it cannot be read.
+    """
     try:
         with reading(state_folder) as connection:
             if connection is None:
                 return {}
             rows = connection.execute("SELECT name, state FROM accounts").fetchall()
-    except sqlite3.Error:
+    except sqlite3.Error as exc:
+        if warn is not None:
+            path = database_path(state_folder)
+            warn(f"`{path}` cannot be read ({exc}), so what was learned about accounts is unknown")
         return {}
     return {name: _decode(text) for name, text in rows}
 
@@ -60,8 +71,9 @@ def reset_account(state_folder: Path, name: str, now: float) -> None:
             connection.execute("UPDATE accounts SET reset_at = ? WHERE name = ?", (now, name))
         reset_marker(state_folder).write_text(f"{now}\n")
     except (sqlite3.Error, OSError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else exc
         raise ConfigError(
-            f"the state of `{name}` in `{path}` cannot be reset: {exc}",
+            f"the state of `{name}` cannot be reset: {str(reason).lower()}",
             hint=f"stop the gateway and remove `{path}`; it holds no credentials",
         ) from exc
 

@@ -130,7 +130,8 @@ def test_a_broken_file_is_left_alone_and_warned_of_once(
     assert path.read_bytes() == content
     assert len(warnings) == 1
     assert str(path) in warnings[0]
-    assert read_states(folder) == {}
+    assert read_states(folder, warnings.append) == {}
+    assert "cannot be read" in warnings[1]
     with pytest.raises(ConfigError, match="cannot be reset"):
         reset_account(folder, "work", NOW)
 
@@ -155,3 +156,21 @@ def test_a_state_of_another_shape_counts_as_fresh(folder: Path, warnings: list[s
     writer.submit(write)
     writer.close()
     assert read_states(folder) == {"work": FRESH, "home": FRESH}
+
+
+def test_reading_leaves_no_trace(folder: Path, warnings: list[str]) -> None:
+    writer = _writer(folder, warnings)
+    writer.submit(write_state("work", LIMITED)).result(10)
+    writer.close()
+    before = sorted(path.name for path in folder.iterdir())
+    assert read_states(folder) == {"work": LIMITED}
+    assert sorted(path.name for path in folder.iterdir()) == before == ["state.sqlite3"]
+
+
+def test_text_that_is_no_unicode_ends_no_writer(folder: Path, warnings: list[str]) -> None:
+    writer = _writer(folder, warnings)
+    writer.submit(write_owner("session", "\ud800", "work", NOW)).result(10)
+    writer.submit(write_owner("session", "s1", "work", NOW)).result(10)
+    writer.close()
+    assert [key for _, key, _, _ in read_owners(folder, NOW)] == ["s1"]
+    assert len(warnings) == 1
