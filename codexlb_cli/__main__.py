@@ -1,6 +1,19 @@
-"""`python -m codexlb_cli` is the same program as `codexlb`."""
+"""The program: `codexlb`, and `python -m codexlb_cli`."""
 
-from codexlb_cli.main import run
+import sys
+
+
+def run() -> None:
+    """Run the process's own command line and exit with its code."""
+    try:
+        # Loading takes a moment, and Ctrl-C during it is no different from Ctrl-C later.
+        from codexlb_cli.main import main
+
+        status = main()
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)
+
 
 if __name__ == "__main__":
     run()

@@ -131,11 +131,6 @@ def _usage_error(exc: typer.TyperException) -> tuple[str, str]:
     return message, f"{context.command_path if context else 'codexlb'} --help"
 
 
-def run() -> None:
-    """Be the program: exit with the code of the process's own command line."""
-    sys.exit(main())
-
-
 def _is_closed_pipe(exc: BaseException | None) -> bool:
     return isinstance(exc, OSError) and exc.errno == errno.EPIPE
 

@@ -151,6 +151,7 @@ def remove(
     context = CommandContext.of(ctx)
     file, state_folder = context.config_file, context.places.state_folder
     context.settings.account(name)
+    context.stored_credentials.check()  # before anything is changed
     remove_account(file, state_folder, name, with_comments=delete)
     stored = context.stored_credentials.forget(name)
     if name in read_states(state_folder):
@@ -278,7 +279,10 @@ def _key_from_stdin(name: str) -> Secret:
     elif sys.stdin.isatty():
         text = getpass.getpass(f"Key for {name}: ").strip()
     else:
-        text = sys.stdin.buffer.read(_LONGEST_KEY).decode("utf-8", "replace").strip()
+        content = sys.stdin.buffer.read(_LONGEST_KEY + 1)
+        if len(content) > _LONGEST_KEY:
+            raise UsageError(f"the key on stdin is longer than {_LONGEST_KEY} bytes")
+        text = content.decode("utf-8", "replace").strip()
     if fault := key_fault(text):
         raise UsageError(f"the key on stdin {fault}")
     return Secret(text)

@@ -11,7 +11,6 @@ from typing import Annotated
 import typer
 
 from codexlb_cli.config.load import (
-    DEMO_UPSTREAM_PORT,
     Settings,
     demo_settings,
     load_settings,
@@ -57,6 +56,8 @@ class CommandContext:
         Raises:
             UsageError: `--demo` and `--config` contradict each other.
         """
+        if self.config is not None and not self.config.name:
+            raise UsageError("`--config` names no file")
         if self.demo and self.config is not None:
             raise UsageError("`--demo` and `--config` cannot be used together")
         return find_places(self.environ, config=self.config, demo=self.demo)
@@ -102,17 +103,11 @@ class CommandContext:
         """The keys that can be changed: those of the user's own accounts."""
         return Credentials(self.places.state_folder, self.environ)
 
-    def load(
-        self,
-        overrides: Mapping[str, object] | None = None,
-        *,
-        upstream_port: int = DEMO_UPSTREAM_PORT,
-    ) -> Settings:
+    def load(self, overrides: Mapping[str, object] | None = None) -> Settings:
         """Read the configuration anew, with values of the command line such as `gateway.port`.
 
         Args:
             overrides: values by dotted key, which win over everything else.
-            upstream_port: where the demo's upstream listens; ignored without `--demo`.
 
         Raises:
             ConfigError: the file or a variable is broken.
@@ -120,7 +115,5 @@ class CommandContext:
         """
         file = self.places.config_file
         if file is None:
-            return demo_settings(
-                environ=self.environ, overrides=overrides, upstream_port=upstream_port
-            )
+            return demo_settings(environ=self.environ, overrides=overrides)
         return load_settings(file, environ=self.environ, overrides=overrides)

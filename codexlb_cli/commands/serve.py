@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -13,9 +14,10 @@ from codexlb_cli import __version__
 from codexlb_cli.commands.context import CommandContext
 
 if TYPE_CHECKING:
-    from codexlb_cli.config.load import Settings
     from codexlb_cli.errors import ExitStatus
     from codexlb_cli.gateway.run import Gateway, StopSignals
+
+DEFAULT_PORT = 2455
 
 PortOption = Annotated[
     int | None,
@@ -51,7 +53,7 @@ def demo(
         typer.Option(
             min=1, max=65534, metavar="N", help="The gateway's port; the upstream's is N+1."
         ),
-    ] = 2455,
+    ] = DEFAULT_PORT,
 ) -> None:
     """Run a mock upstream and the gateway with three demo accounts; needs no account or key."""
     context = CommandContext.of(ctx)
@@ -96,7 +98,7 @@ async def _demo(context: CommandContext, port: int) -> ExitStatus:
     async with AsyncExitStack() as stack:
         upstream = MockUpstream(accounts=keys, port=port + 1)
         await stack.enter_async_context(upstream)
-        gateway = _gateway(context, overrides, signals, upstream_port=upstream.port)
+        gateway = _gateway(context, overrides, signals)
         await stack.enter_async_context(gateway)
         context.console.answer(_demo_banner(gateway, upstream.websocket_base_url))
         _log_header(context)
@@ -104,11 +106,7 @@ async def _demo(context: CommandContext, port: int) -> ExitStatus:
 
 
 def _gateway(
-    context: CommandContext,
-    overrides: dict[str, object],
-    signals: StopSignals,
-    *,
-    upstream_port: int | None = None,
+    context: CommandContext, overrides: dict[str, object], signals: StopSignals
 ) -> Gateway:
     import logging
 
@@ -118,14 +116,9 @@ def _gateway(
     # Our own outermost handler reports bugs, without the text of exceptions.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
 
-    def load() -> Settings:
-        if upstream_port is None:
-            return context.load(overrides)
-        return context.load(overrides, upstream_port=upstream_port)
-
     return Gateway(
         GatewayInputs(
-            load=load,
+            load=lambda: context.load(overrides),
             credentials=context.credentials,
             state_folder=context.places.state_folder,
             write_line=context.console.note,
@@ -145,11 +138,11 @@ def program() -> str:
     """Return how this program is called: `codexlb` if that on PATH is it, else its path."""
     called = Path(sys.argv[0])
     if called.name == "__main__.py":
-        return f"{sys.executable} -m codexlb_cli"
+        return f"{shlex.quote(sys.executable)} -m codexlb_cli"
     found = shutil.which("codexlb")
     if found is not None and called.exists() and called.samefile(found):
         return "codexlb"
-    return str(called.absolute())
+    return shlex.quote(str(called.absolute()))
 
 
 def _base_url(gateway: Gateway) -> str:
@@ -193,6 +186,8 @@ Connect a client: {program()} connect codex (or openai, curl). Ctrl-C stops.
 
 def _demo_banner(gateway: Gateway, upstream: str) -> str:
     base, command = _base_url(gateway), f"{program()} --demo"
+    if gateway.port != DEFAULT_PORT:
+        command = f"CODEXLB_GATEWAY_PORT={gateway.port} {command}"
     head = _addresses(
         [
             ("gateway", base, "for clients, HTTP with SSE"),

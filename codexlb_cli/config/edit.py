@@ -35,6 +35,7 @@ def create_config(file: Path, content: bytes) -> None:
     Raises:
         ConfigError: there is one, or it cannot be written.
     """
+    file = file.resolve()  # a link that leads nowhere yet is followed
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as exc:

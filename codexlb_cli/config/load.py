@@ -104,10 +104,14 @@ def demo_settings(
     *,
     environ: Mapping[str, str],
     overrides: Mapping[str, object] | None = None,
-    upstream_port: int = DEMO_UPSTREAM_PORT,
 ) -> Settings:
-    """Return the built-in demo configuration: three accounts at a mock upstream on loopback."""
-    url = f"ws://127.0.0.1:{upstream_port}/v1"
+    """Return the built-in demo configuration: three accounts at a mock upstream on loopback.
+
+    The upstream listens on the port after the gateway's.
+    """
+    nothing = Parsed({}, Scan(""))
+    port = _settings(nothing, None, environ, overrides or {}).gateway.port
+    url = f"ws://127.0.0.1:{port + 1}/v1"
     accounts = {name: {"kind": "api_key", "base_url": url} for name in DEMO_NAMES}
     return _settings(Parsed({"accounts": accounts}, Scan("")), None, environ, overrides or {})
 

@@ -224,7 +224,9 @@ def _another_account(
     if others:
         excluded = {**_failed_dials(situation), closed: Reason.CLOSED}
         return _go(situation, pool, others, excluded=excluded, delay=0.0, reason=row.reason)
-    if pool.usable(closed):
+    keyed = situation.strength is Strength.SOFT and situation.owner == closed
+    wait = owner_wait(pool, closed, policy) if keyed else None
+    if wait is not None or pool.usable(closed):
         alone: Wait = "short" if row.wait == "none" else row.wait
         tried = [(closed, str(Reason.ONLY_USABLE_ACCOUNT))]
         failed = _failed_dials(situation)
@@ -233,7 +235,7 @@ def _another_account(
             pool,
             tried,
             excluded=failed,
-            delay=policy.bound(alone),
+            delay=max(policy.bound(alone), wait or 0.0),
             reason=row.reason,
         )
     return _give_up_for(situation, pool, closed, row.reason)

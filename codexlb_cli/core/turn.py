@@ -359,10 +359,19 @@ class Turn:
             if wait is not None:
                 return self._replay([account], "owner", pool, wait)
         if self._is_hard:
-            if not self._may_replay or self.facts.anchored:
-                return self._end(self._shortage([account], account, pool))
+            if not self._may_replay:
+                return self._end(self._refused_for_now(failure, pool))
             return self._account_failed(account, pool, in_order_after(pool, account))
         return self._elsewhere(pool) or self._exhausted(pool)
+
+    def _refused_for_now(self, failure: Failure, pool: Pool) -> ClientError:
+        """Tell a hard turn that has had its replay whether the client's next try may find a home."""
+        account = self._current
+        back_soon = (failure.retry_at or float("inf")) - pool.now <= self.policy.wait_up_to
+        homes = self._new_homes(account, in_order_after(pool, account))
+        if not back_soon and any(name not in self._refused for name in homes):
+            return self._unavailable()
+        return self._shortage([account], account, pool)
 
     def _elsewhere(self, pool: Pool) -> list[Action]:
         """Replay on another account; empty if there is none."""

@@ -59,6 +59,8 @@ class GatewayApp:
             else:
                 await self._other(refusal, scope, receive, sent)
         except Exception as exc:
+            if _client_left(exc):
+                return
             log.error("internal error: %s at %s", type(exc).__name__, _place(exc))
             if sent.status is not None:
                 raise
@@ -149,6 +151,11 @@ def _json(status: int, body: object, headers: dict[str, str] | None = None) -> J
 async def _answer(send: Send, error: ClientError, *headers: tuple[str, str]) -> None:
     own = [("x-request-id", str(uuid.uuid4())), *error.headers(), *headers]
     await send_json(send, error.status, own, error.envelope())
+
+
+def _client_left(exc: Exception) -> bool:
+    """Whether a write failed because the client is gone: uvloop says so with a RuntimeError."""
+    return isinstance(exc, RuntimeError) and "handler is closed" in str(exc)
 
 
 def _place(exc: BaseException) -> str:

@@ -244,7 +244,7 @@ async def dial(handshake: Handshake, options: DialOptions, now: WallClock) -> Up
                 handshake=True,
             )
         ) from None
-    except (OSError, TimeoutError, WebSocketException):
+    except (OSError, TimeoutError, WebSocketException, UnicodeError):  # a host that is no name
         raise DialError(DIAL_FAILURE) from None
     return UpstreamSocket(handshake.account, connection)
 

@@ -247,14 +247,17 @@ def _reason_in_words(verdict: Verdict, group: list[Outcome], simulation: Simulat
         case Reason.OWNER if group[0].affinity is Strength.HARD:
             return "a close code never takes a session from its owner"
         case Reason.OWNER:
-            return "a soft turn stays with its owner after this code"
+            idle = simulation.question.phase is Phase.IDLE
+            return "the owner" if idle else "a soft turn stays with its owner after this code"
         case Reason.POLICY if verdict.account == closed:
             return "the same account again"
         case Reason.POLICY:
             return f"the first ready account after {closed}"
         case Reason.ONLY_USABLE_ACCOUNT:
             return "no other account can be used"
-        case Reason.CLOSED if group[0].affinity is Strength.SOFT:
+        case Reason.CLOSED if group[0].affinity is Strength.SOFT and simulation.offline.pool.usable(
+            closed
+        ):
             return "this turn only; a soft turn comes home next time"
         case Reason.CLOSED:
             return "this turn only"

@@ -140,6 +140,14 @@ class Credentials:
         """
         return self.problem(account) is None
 
+    def check(self) -> None:
+        """Make sure that the file, if there is one, can be read and changed.
+
+        Raises:
+            ConfigError: the file is broken or open to others.
+        """
+        self._load()
+
     def store(self, name: str, secret: Secret) -> None:
         """Keep the key of the account `name`, instead of an earlier one.
 

@@ -364,7 +364,7 @@ def test_settings_are_frozen(tmp_path: Path) -> None:
 
 
 def test_the_demo_is_built_in() -> None:
-    settings = demo_settings(environ={}, overrides={"gateway.port": 99}, upstream_port=100)
+    settings = demo_settings(environ={}, overrides={"gateway.port": 99})
     assert settings.config_file is None
     assert settings.gateway.port == 99
     assert [(a.name, a.base_url, a.credential) for a in settings.accounts] == [

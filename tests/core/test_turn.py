@@ -771,3 +771,20 @@ def test_a_frame_that_was_never_sent_is_no_attempt_but_is_not_tried_for_ever() -
         unsent, "blame work counted transport_lost, answer 503 upstream_unavailable retry 1",
     )  # fmt: skip
     assert done.attempts == 0
+
+
+def test_a_session_that_two_accounts_refused_may_try_again_while_a_third_is_free() -> None:
+    limit = refused(429, "usage_limit_reached", 7200)
+    moved = "blame work limited usage_limit_reached, dial home"
+    play(
+        turn(HARD), THREE,
+        BEGIN, "dial work", OPENED, "send 1",
+        limit, moved, OPENED, "send 2",
+        limit, "blame home limited usage_limit_reached, answer 503 upstream_unavailable retry 1",
+    )  # fmt: skip
+    play(
+        turn(HARD), TWO,
+        BEGIN, "dial work", OPENED, "send 1",
+        limit, moved, OPENED, "send 2",
+        limit, "blame home limited usage_limit_reached, answer 429 usage_limit_reached",
+    )  # fmt: skip
