@@ -365,7 +365,7 @@ class Turn:
         return self._elsewhere(pool) or self._exhausted(pool)
 
     def _refused_for_now(self, failure: Failure, pool: Pool) -> ClientError:
-        """Tell a hard turn that has had its replay whether the client's next try may find a home."""
+        """Tell a hard turn that has had its replay whether another try may find a home."""
         account = self._current
         back_soon = (failure.retry_at or float("inf")) - pool.now <= self.policy.wait_up_to
         homes = self._new_homes(account, in_order_after(pool, account))
