@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from codexlb_cli.commands.context import CommandContext, JsonFlag
+from codexlb_cli.commands.offline import offline_choice
 from codexlb_cli.console import OutputClosed, escape
 from codexlb_cli.errors import UsageError
 from codexlb_cli.inspect.clients import NAMES
@@ -86,17 +86,9 @@ def _client_headers(
 
 def _account(context: CommandContext, name: str | None) -> Account:
     """Return the account to show, and say on stderr if it could not be dialled from here."""
-    from codexlb_cli.core.selection import unkeyed_account
     from codexlb_cli.inspect.handshake import PLACEHOLDER
-    from codexlb_cli.inspect.pool import offline_pool
-    from codexlb_cli.store.cooldowns import read_states
 
-    settings = context.settings
-    if name is not None:
-        settings.account(name)
-    states = read_states(context.places.state_folder, context.console.warning)
-    offline = offline_pool(settings.accounts, states, context.credentials, time.time())
-    chosen = name or unkeyed_account(offline.pool)
+    offline, chosen = offline_choice(context, name)
     if chosen is None:
         context.console.note(f"no accounts yet, so `{PLACEHOLDER.name}` stands for one")
         context.console.hint("codexlb accounts add work --api-key-env OPENAI_API_KEY")
@@ -105,7 +97,7 @@ def _account(context: CommandContext, name: str | None) -> Account:
         context.console.warning(
             f"{offline.problems[chosen]}, so `{chosen}` could not be dialled from here"
         )
-    return settings.account(chosen)
+    return context.settings.account(chosen)
 
 
 def _answer_bytes(context: CommandContext, head: bytes) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated
 
 import typer
 
 from codexlb_cli.commands.context import CommandContext, JsonFlag
+from codexlb_cli.commands.offline import offline_choice
 from codexlb_cli.core.closes import FIRST_CLOSE_CODE, LAST_CLOSE_CODE
 from codexlb_cli.core.reconnect import Phase, Strength
 from codexlb_cli.errors import ConfigError, ExitStatus, UsageError
@@ -52,10 +52,7 @@ def close(
 ) -> None:
     """Show which accounts a reconnect would pick after a close code; exit 1 if a turn is lost."""
     from codexlb_cli.config.policies import reconnect_policy
-    from codexlb_cli.core.selection import unkeyed_account
     from codexlb_cli.inspect import close as report
-    from codexlb_cli.inspect.pool import offline_pool
-    from codexlb_cli.store.cooldowns import read_states
 
     if not FIRST_CLOSE_CODE <= code <= LAST_CLOSE_CODE:
         raise UsageError(
@@ -65,12 +62,7 @@ def close(
     if replays < 0:
         raise UsageError(f"`--replays` must be 0 or more, not {replays}")
     context = CommandContext.of(ctx)
-    settings = context.settings
-    if owner is not None:
-        settings.account(owner)
-    states = read_states(context.places.state_folder, context.console.warning)
-    offline = offline_pool(settings.accounts, states, context.credentials, time.time())
-    closed = owner or unkeyed_account(offline.pool)
+    offline, closed = offline_choice(context, owner)
     if closed is None:
         raise ConfigError(
             "no accounts yet, so there is nothing to simulate with",
@@ -86,7 +78,7 @@ def close(
             replays=replays,
         ),
         offline,
-        reconnect_policy(settings),
+        reconnect_policy(context.settings),
     )
     if as_json:
         context.console.json(report.document(simulation))

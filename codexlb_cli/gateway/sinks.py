@@ -83,7 +83,30 @@ def event_bytes(kind: str, text: str) -> bytes:
     return f"event: {kind}\ndata: {text}\n\n".encode()
 
 
-class SseSink:
+class _BeforeHead:
+    """What both sinks write before the head: a plain status.
+
+    Attributes:
+        status: what the client was told; None until then.
+    """
+
+    def __init__(self, send: Send) -> None:
+        self.status: int | None = None
+        self._send = send
+
+    async def fail(self, error: ClientError, headers: list[Header]) -> None:
+        """Write an error of ours."""
+        self.status = error.status
+        await send_json(self._send, error.status, [*error.headers(), *headers], error.envelope())
+
+    async def pass_on(self, failure: Failure, headers: list[Header]) -> None:
+        """Write the upstream's own error, with its status."""
+        status, own, body = passed_on(failure)
+        self.status = status
+        await send_json(self._send, status, [*own, *headers], body)
+
+
+class SseSink(_BeforeHead):
     """Writes a turn as server-sent events.
 
     Args:
@@ -93,8 +116,7 @@ class SseSink:
     """
 
     def __init__(self, send: Send, *, codex: bool, keepalive_seconds: float) -> None:
-        self.status: int | None = None
-        self._send = send
+        super().__init__(send)
         self._codex = codex
         self._keepalive_seconds = keepalive_seconds
         self._numbered = ""
@@ -140,15 +162,8 @@ class SseSink:
         """Write an error of ours: a status before the head, the terminal event after it."""
         if self.status is not None:
             await self._end(our_error(error))
-            return
-        self.status = error.status
-        await send_json(self._send, error.status, [*error.headers(), *headers], error.envelope())
-
-    async def pass_on(self, failure: Failure, headers: list[Header]) -> None:
-        """Write the upstream's own error, with its status."""
-        status, own, body = passed_on(failure)
-        self.status = status
-        await send_json(self._send, status, [*own, *headers], body)
+        else:
+            await super().fail(error, headers)
 
     async def _end(self, error: Mapping[str, object]) -> None:
         self._stop()
@@ -178,12 +193,11 @@ class SseSink:
                 await self._write(line, more=True)
 
 
-class JsonSink:
+class JsonSink(_BeforeHead):
     """Writes a turn as one JSON answer: the terminal event's `response` object."""
 
     def __init__(self, send: Send) -> None:
-        self.status: int | None = None
-        self._send = send
+        super().__init__(send)
         self._headers: list[Header] = []
 
     async def begin(self, headers: list[Header]) -> None:
@@ -209,17 +223,6 @@ class JsonSink:
         self.status = 200
         response = split_members(text).get("response")
         await send_json(self._send, 200, self._headers, response.raw if response else "{}")
-
-    async def fail(self, error: ClientError, headers: list[Header]) -> None:
-        """Write an error of ours."""
-        self.status = error.status
-        await send_json(self._send, error.status, [*error.headers(), *headers], error.envelope())
-
-    async def pass_on(self, failure: Failure, headers: list[Header]) -> None:
-        """Write the upstream's own error, with its status."""
-        status, own, body = passed_on(failure)
-        self.status = status
-        await send_json(self._send, status, [*own, *headers], body)
 
     def close(self) -> None:
         """Nothing is left open."""
