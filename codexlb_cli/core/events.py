@@ -38,11 +38,20 @@ def error_object(error: Mapping[str, object], status: int | None) -> dict[str, o
     }
 
 
+def client_status(status: object, default: int) -> int:
+    """Return the HTTP status under which an upstream's error with `status` is passed on.
+
+    Never 401: it would make Codex use up its user's own refresh token.
+    """
+    if isinstance(status, bool) or not isinstance(status, int) or not 400 <= status <= 599:
+        return default
+    return 502 if status == 401 else status
+
+
 def passed_on(failure: Failure) -> tuple[int, list[Header], dict[str, object]]:
     """Return status, headers and body of an upstream's own error, for an HTTP client."""
-    status = failure.status if failure.status and 400 <= failure.status <= 599 else None
-    if status is None:
-        status = 500 if failure.error.get("type") == "server_error" else 400
+    default = 500 if failure.error.get("type") == "server_error" else 400
+    status = client_status(failure.status, default)
     headers = client_headers(failure.headers.items())
     retry_after = header_text(failure.headers.get("retry-after"))
     if retry_after is not None:

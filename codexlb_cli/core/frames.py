@@ -238,7 +238,7 @@ def parse_event(text: str) -> tuple[str, dict[str, Any]]:
         ValueError: the frame is not one JSON object, or is absurd: too deep, too long a number.
     """
     try:
-        event = json.loads(text)
+        event = _DECODER.decode(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if not isinstance(event, dict):

@@ -10,7 +10,7 @@ unless its account failed and the conversation is portable.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from codexlb_cli.core.accounts import Effect
@@ -139,6 +139,7 @@ class Turn:
         Raises:
             AssertionError: the event is not possible in this state; a bug of the caller.
         """
+        pool = self._with_models(pool)
         match self.state, event:
             case State.NEW, Begin():
                 return self._begin(pool)
@@ -165,6 +166,16 @@ class Turn:
                 self.state = State.DONE
                 return []
         raise AssertionError(f"{type(event).__name__} is not possible when {self.state.name}")
+
+    def _with_models(self, pool: Pool) -> Pool:
+        """Forget which accounts lack the model where that must not decide.
+
+        A missing model is no failure of an account, so it never takes a hard turn from its owner;
+        and where no account has it, the upstream's own error is the answer.
+        """
+        if self._is_hard or not any(pool.usable(account.name) for account in pool.accounts):
+            return replace(pool, without_model=frozenset())
+        return pool
 
     @property
     def phase(self) -> Phase:

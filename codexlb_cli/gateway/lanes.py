@@ -116,11 +116,11 @@ class Lanes:
         return self._anchors.get(response_id) is not None
 
     async def take_anchored(self, seat: Seat, response_id: str) -> bool:
-        """Wait until the socket is free; False if the anchor was lost meanwhile."""
+        """Wait until the socket is free and take it; False if the anchor was lost meanwhile."""
         seat.waiting += 1
         try:
-            if not await self._turn_ended(seat):
-                return False
+            while self.anchor(response_id) is seat and not seat.free.is_set():
+                await seat.free.wait()  # and look again: another waiter may have been faster
         finally:
             seat.waiting -= 1
         if self.anchor(response_id) is not seat:
@@ -177,10 +177,6 @@ class Lanes:
         age = asyncio.get_running_loop().time() - seat.socket.opened_at
         limit = self._max_age_seconds()
         return age < limit - min(RESERVE_SECONDS, limit / 10)
-
-    async def _turn_ended(self, seat: Seat) -> bool:
-        await seat.free.wait()
-        return seat.socket.open
 
     async def _occupy(self, seat: Seat) -> None:
         seat.free.clear()

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -35,14 +36,18 @@ USE_HTTP = ClientError(
     "upgrade_required", "this gateway does not take WebSocket clients yet; use HTTP with SSE"
 )
 
-OTHER_UPGRADE = ClientError(
-    "invalid_request", "this gateway speaks HTTP/1.1; send the request without an Upgrade header"
-)
+_UPGRADE_HEADERS = frozenset({b"upgrade", b"http2-settings"})
+
+
+def _without_upgrade(connection: bytes) -> list[bytes]:
+    tokens = [token.strip() for token in connection.split(b",")]
+    return [token for token in tokens if token.lower() not in _UPGRADE_HEADERS]
 
 
 class GatewayProtocol(HttpToolsProtocol):
     """HTTP/1.1 with bounded heads, refusals in one write, and our own error envelope."""
 
+    _received = b""
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
 
@@ -65,6 +70,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; a head over the limit is refused."""
+        self._received = data
         self._head_bytes += len(data)
         if self._head_timer is not None and self._head_bytes > LONGEST_HEAD_BYTES:
             self._refuse(ClientError("head_too_large", "the request's headers are too large"))
@@ -81,19 +87,37 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """A head is complete."""
         self._head_ended()
-        super().on_headers_complete()
-        if self.parser.should_upgrade() and not self._should_upgrade() and self._has_body:
-            # The parser takes what follows for the other protocol: the body would be lost.
-            self._refuse(OTHER_UPGRADE)
-            self.cycle.disconnected = True
+        if not self._passes_over_upgrade:
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """A message is complete; one that asks for another protocol is parsed once more."""
+        if not self._passes_over_upgrade:
+            super().on_message_complete()
 
     @property
-    def _has_body(self) -> bool:
-        framing = (b"content-length", b"transfer-encoding")
-        return any(name in framing and value != b"0" for name, value in self.headers)
+    def _passes_over_upgrade(self) -> bool:
+        asks = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        return asks and not self._should_upgrade()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """An upgrade without a body is passed over (RFC 9110 section 7.8)."""
+        """Pass over an upgrade that we do not know, such as h2c (RFC 9110 section 7.8).
+
+        The parser takes what follows the head for the other protocol, so the message is parsed
+        once more, without the headers that ask for it.
+        """
+        stopped_at = sys.exception()
+        if stopped_at is None or not self._passes_over_upgrade:
+            return
+        rest = self._received[stopped_at.args[0] :]
+        head = [self.parser.get_method(), b" ", self.url, b" HTTP/1.1\r\n"]
+        for name, value in self.headers:
+            if name == b"connection":
+                value = b", ".join(_without_upgrade(value))  # noqa: PLW2901
+            if name not in _UPGRADE_HEADERS:
+                head += [name, b": ", value, b"\r\n"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"".join(head) + b"\r\n" + rest)
 
     def _head_ended(self) -> None:
         if self._head_timer is not None:

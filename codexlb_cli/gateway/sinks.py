@@ -15,6 +15,7 @@ from codexlb_cli.core.client_errors import ClientError
 from codexlb_cli.core.events import (
     CODEX_KEEPALIVE,
     SSE_COMMENT,
+    client_status,
     error_object,
     our_error,
     passed_on,
@@ -211,9 +212,7 @@ class JsonSink(_BeforeHead):
         """Write the response object; `failed` and `incomplete` are 200, as over HTTP upstream."""
         if kind == "error":
             frame = _object(text)
-            status = frame.get("status", frame.get("status_code"))
-            if not isinstance(status, int) or not 400 <= status <= 599 or status == 401:
-                status = 502
+            status = client_status(frame.get("status", frame.get("status_code")), 502)
             nested = frame.get("error")
             body = {"error": error_object(nested if isinstance(nested, dict) else frame, status)}
             self.status = status

@@ -372,6 +372,7 @@ class TurnRunner:
                         await sink.event(received.kind, received.text)
                     else:
                         self._head.telemetry(received.kind, received.event, socket.account)
+                    silence.listen()
                     received = self._parsed(await socket.receive())
                     silence.broken()
             except SocketGone as exc:

@@ -149,6 +149,6 @@ class Writer:
         if not self._broken:
             self._broken = True
             self._warn(
-                f"`{self._path}` cannot be written ({exc}); sessions and cooldowns are kept in "
-                "memory only"
+                f"`{self._path}` cannot be written ({exc}); sessions and cooldowns may not "
+                "survive a restart"
             )

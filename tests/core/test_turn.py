@@ -788,3 +788,19 @@ def test_a_session_that_two_accounts_refused_may_try_again_while_a_third_is_free
         limit, moved, OPENED, "send 2",
         limit, "blame home limited usage_limit_reached, answer 429 usage_limit_reached",
     )  # fmt: skip
+
+
+def test_a_missing_model_never_takes_a_hard_turn_from_its_owner() -> None:
+    lacking = replace(TWO, without_model=frozenset({"work"}))
+    play(turn(HARD), lacking, BEGIN, "dial work")
+    play(turn(SOFT), lacking, BEGIN, "dial home")
+
+
+def test_where_no_account_has_the_model_the_upstream_is_asked_all_the_same() -> None:
+    lacking = replace(TWO, without_model=frozenset({"work", "home"}))
+    play(
+        turn(NONE), lacking,
+        BEGIN, "dial work", OPENED, "send 1",
+        refused(404, "model_not_found"), "dial home", OPENED, "send 2",
+        refused(404, "model_not_found"), "pass on 404 model_not_found",
+    )  # fmt: skip

@@ -228,6 +228,24 @@ def test_a_chained_turn_waits_for_the_one_before(tmp_path: Path) -> None:
     run(test, tmp_path, SLOW)
 
 
+def test_of_several_that_wait_for_one_response_one_continues_it(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        _, previous = await anchor(stage, "session")
+        chained: dict[str, Any] = {"store": False, "previous_response_id": previous}
+        async with stage.streaming(model="slow", **chained, **keyed("session")) as first:
+            await first.head()
+            chained["previous_response_id"] = (await first.event()).data["response"]["id"]
+            waiting = [stage.turn(**chained, **keyed("session")) for _ in range(3)]
+            answers = await asyncio.gather(first.answer(), *waiting)
+        assert sorted(answer.status for answer in answers) == [200, 200, 400, 400]
+        assert {a.error["code"] for a in answers if a.status == 400} == {
+            "previous_response_not_found"
+        }
+        assert stage.mock.overlaps == 0
+
+    run(test, tmp_path, SLOW)
+
+
 def test_a_response_that_another_turn_continues_is_gone(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
         first, second = await while_one_runs(stage, on_the_running=False)
