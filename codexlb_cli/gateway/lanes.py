@@ -183,8 +183,12 @@ class Lanes:
         self._free.get(seat.lane.account, {}).pop(seat, None)
         if seat.watch is not None:
             seat.watch.cancel()
-            # Only one reader at a time: the watch must have let go of the socket.
-            await asyncio.wait([seat.watch])
+            try:
+                # Only one reader at a time: the watch must have let go of the socket.
+                await asyncio.wait([seat.watch])
+            except asyncio.CancelledError:
+                self.retire(seat)  # nobody has it, so nobody would give it back
+                raise
             seat.watch = None
 
     def _forget(self, seat: Seat) -> None:
