@@ -171,6 +171,24 @@ class KeyRecord:
         return KeyRecord(owner=account, bound=True)
 
 
+def owner_after(
+    key: Key, record: KeyRecord, account: str, home: Standing | None, now: float
+) -> str:
+    """Return who owns a key after `account` completed a turn of it.
+
+    Args:
+        key: the key.
+        record: what was known of it.
+        account: the account that completed the turn.
+        home: the standing of the earlier owner; None if it is not configured.
+        now: seconds since the epoch.
+    """
+    settled = key.strength is Strength.SOFT and record.bound and record.owner is not None
+    if settled and record.owner is not None and keeps_soft_owner(home, now):
+        return record.owner
+    return account
+
+
 def keeps_soft_owner(owner: Standing | None, now: float) -> bool:
     """Whether a soft key stays with its owner although another account completed its turn.
 

@@ -200,6 +200,11 @@ class Failure:
     headers: Mapping[str, object] = field(default_factory=dict)
 
     @property
+    def spares_socket(self) -> bool:
+        """Whether the socket that carried it may serve the next turn: only this one was refused."""
+        return self.row.fault in (Fault.REQUEST, Fault.CLIENT_STATE, Fault.TURN)
+
+    @property
     def evidence(self) -> Evidence:
         """What the account is blamed for."""
         reason = self.code if self.code in self.row.codes and self.code else self.row.reason

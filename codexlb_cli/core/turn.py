@@ -18,6 +18,7 @@ from codexlb_cli.core.client_errors import (
     UPSTREAM_FAILURES,
     ClientError,
     Shortage,
+    no_accounts,
     nobody_can_serve,
     owner_unavailable,
     upstream_unavailable,
@@ -189,6 +190,8 @@ class Turn:
 
     def _begin(self, pool: Pool) -> list[Action]:
         owner = self._owner
+        if not any(account.enabled for account in pool.accounts):
+            return self._end(no_accounts(pool))
         if owner is None:
             return self._try(first_choice(pool), pool)
         if self._is_hard and self.facts.owner_failed:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from codexlb_cli.core.affinity import UNKEYED, Evidence, Key, KeyRecord, keeps_soft_owner
+from codexlb_cli.core.affinity import UNKEYED, Evidence, Key, KeyRecord, owner_after
 from codexlb_cli.core.reconnect import Strength
 from codexlb_cli.core.selection import Pool
 from codexlb_cli.store.database import Writer
@@ -145,9 +145,6 @@ class Keys:
         record = self.record(key)
         if key.strength is Strength.SOFT and record.bound:
             return None  # a soft key's owner changes when a turn completes, not before
-        stored, written_at = self._on_disk.get(key) or (None, 0.0)
-        if stored == account and self._now() - written_at < TOUCH_SECONDS:
-            return None
         return self._write(key, account)
 
     def completed(self, key: Key, account: str, pool: Pool) -> None:
@@ -155,13 +152,9 @@ class Keys:
         if key.source not in STORED_SOURCES:
             return
         record = self.record(key)
-        owner = account
-        if key.strength is Strength.SOFT and record.bound and record.owner is not None:
-            home = pool.standing_of(record.owner)
-            if keeps_soft_owner(home, pool.now):
-                owner = record.owner
-        if owner != record.owner and record.bound:
-            self._write(key, owner)
+        home = pool.standing_of(record.owner) if record.owner is not None else None
+        owner = owner_after(key, record, account, home, pool.now)
+        self._write(key, owner)
         self._records.put(key, record.completed(owner))
 
     def failed(self, key: Key) -> None:
@@ -187,6 +180,10 @@ class Keys:
         """Return the account that made an item of encrypted reasoning; None if it is unknown."""
         return self._reasoning.get(digest)
 
-    def _write(self, key: Key, account: str) -> Future[None]:
+    def _write(self, key: Key, account: str) -> Future[None] | None:
+        """Write an owner row, unless it stands there and is young enough."""
+        stored, written_at = self._on_disk.get(key) or (None, 0.0)
+        if stored == account and self._now() - written_at < TOUCH_SECONDS:
+            return None
         self._on_disk.put(key, (account, self._now()))
         return self._writer.submit(write_owner(key.source, key.value, account, self._now()))

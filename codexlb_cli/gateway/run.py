@@ -75,7 +75,6 @@ class Gateway:
         listener: socket.socket | None = None,
         hurry: asyncio.Event | None = None,
     ) -> None:
-        self._inputs = inputs
         settings = inputs.load()
         host = settings.gateway.host
         self._socket = listener or listen(host, settings.gateway.port)

@@ -26,7 +26,6 @@ from codexlb_cli.core.frames import split_members
 from codexlb_cli.core.headers import Header
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-HeadersOf = Callable[[], list[Header]]
 
 
 class Sink(Protocol):

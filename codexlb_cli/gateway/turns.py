@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from codexlb_cli.config.policies import reconnect_policy
 from codexlb_cli.core import frames
 from codexlb_cli.core.affinity import UNKEYED, Key, KeyRecord, anchor_lost
-from codexlb_cli.core.client_errors import ClientError, no_accounts
+from codexlb_cli.core.client_errors import ClientError
 from codexlb_cli.core.closes import PROTOCOL_FAULT, TRANSPORT_LOST
-from codexlb_cli.core.failures import DIAL_FAILURE, MODEL_UNAVAILABLE, Failure, Fault, parse
+from codexlb_cli.core.failures import DIAL_FAILURE, MODEL_UNAVAILABLE, Failure, parse
 from codexlb_cli.core.handshake import Handshake, client_headers
 from codexlb_cli.core.headers import Header
 from codexlb_cli.core.reconnect import Strength
@@ -143,8 +143,6 @@ class TurnRunner:
 
     async def _run(self) -> None:
         self.turn = turn = Turn(self._facts(), reconnect_policy(self._settings))
-        if not any(account.enabled for account in self._settings.accounts):
-            raise _Ended(no_accounts(self._pool()))
         event: Event | None = Begin()
         while event is not None:
             actions = turn.receive(event, self._pool(), draw=self._services.draw())
@@ -347,7 +345,7 @@ class TurnRunner:
         self._services.accounts.limits_seen(account, client_headers(failure.headers.items()))
         if failure.row is MODEL_UNAVAILABLE and self._request.model:
             self._services.accounts.model_missing(account, self._request.model)
-        if failure.row.fault in (Fault.REQUEST, Fault.CLIENT_STATE, Fault.TURN):
+        if failure.spares_socket:
             self._give_back(response_id=None)
         else:
             self._retire(failure.row.reason)
