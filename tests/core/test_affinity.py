@@ -16,6 +16,7 @@ from codexlb_cli.core.affinity import (
     KeyRecord,
     anchor_lost,
     keeps_soft_owner,
+    owner_after,
     read_evidence,
     session_key,
     unreadable_reasoning,
@@ -319,3 +320,21 @@ def test_when_the_response_that_a_turn_continues_is_lost(
 def test_items_may_be_nested_as_deep_as_json_may() -> None:
     deep = '{"content":[' * 400 + '{"file_id":"f"}' + "]}" * 400
     assert not read_evidence([], parse_body(f'{{"input":[{deep}]}}'.encode())).portable
+
+
+@pytest.mark.parametrize(
+    ("source", "bound", "state", "owner"),
+    [
+        ("session", True, "ready", "home"),
+        ("prompt_cache", False, "ready", "home"),
+        ("prompt_cache", True, "ready", "work"),
+        ("prompt_cache", True, "disabled", "home"),
+    ],
+)
+def test_who_owns_a_key_after_another_account_completed_a_turn(
+    source: str, bound: bool, state: str, owner: str
+) -> None:
+    known = pool("work", "home", work=state).standing_of("work")
+    record = KeyRecord("work", bound=bound)
+    assert owner_after(Key(source, "k"), record, "home", known, NOW) == owner
+    assert owner_after(Key(source, "k"), record, "home", None, NOW) == "home"
