@@ -183,10 +183,11 @@ class LimitsTable(Table):
 
 
 class LanesTable(Table):
-    """How upstream sockets are kept: seconds, and turns that wait for one socket."""
+    """How upstream sockets are kept, in seconds, and how many turns run and wait."""
 
     idle: SecondsOrZero = 300.0
     max_age: Seconds = 3300.0
+    max_turns: Count = 256
     queue: Count = 8
 
 

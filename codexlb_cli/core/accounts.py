@@ -136,9 +136,22 @@ class Standing:
 
 
 def standing(
-    account: Account, state: AccountState, now: float, *, credential_present: bool = True
+    account: Account,
+    state: AccountState,
+    now: float,
+    *,
+    credential_present: bool = True,
+    full: bool = False,
 ) -> Standing:
-    """Say whether `account` may be used at `now`. The only owner of that answer."""
+    """Say whether `account` may be used at `now`. The only owner of that answer.
+
+    Args:
+        account: the account.
+        state: what was learned about it.
+        now: seconds since the epoch.
+        credential_present: whether its credential can be read.
+        full: whether as many turns are in flight there as it takes.
+    """
     if not account.enabled:
         return Standing(Availability.DISABLED, "disabled")
     if not credential_present:
@@ -147,6 +160,8 @@ def standing(
         return Standing(Availability.NEEDS_LOGIN, state.login_reason)
     if state.limited_until is not None and state.limited_until > now:
         return Standing(Availability.LIMITED, state.limited_reason, state.limited_until)
+    if full:
+        return Standing(Availability.FULL, "full")
     if state.cooling_until is not None and state.cooling_until > now:
         return Standing(Availability.COOLING_DOWN, state.cooling_reason, state.cooling_until)
     return Standing(Availability.READY)

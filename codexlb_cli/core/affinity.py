@@ -1,4 +1,4 @@
-"""Which conversation a turn belongs to, how strongly it is bound, and what its key remembers.
+"""Which conversation a turn belongs to, and how strongly each piece of evidence binds it.
 
 Evidence is read from the request before the header filter. Session ids and cache keys are
 compared, never interpreted.
@@ -6,20 +6,14 @@ compared, never interpreted.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from codexlb_cli.core.accounts import Availability, Standing
 from codexlb_cli.core.frames import Body, checked_text, objects_within
 from codexlb_cli.core.headers import SESSION_NAMES, TURN_STATE_HEADER, Header
 from codexlb_cli.core.reconnect import Strength
-
-NO_REPLAY_SECONDS = 30.0
-"""A key whose last turn gave up gets no replay for this long: its client retries by itself."""
-PASSING_LIMIT_SECONDS = 60.0
-OWNER_FAILS_TURNS = 3
-OWNER_FAILS_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +22,7 @@ class Key:
 
     Attributes:
         source: `previous_response`, `session`, `prompt_cache`, ... the evidence.
-        value: the client's value; "" for an unkeyed turn.
+        value: the client's value, of a turn state its digest; "" for an unkeyed turn.
     """
 
     source: str
@@ -42,15 +36,35 @@ class Key:
 
 STRENGTHS = {
     "previous_response": Strength.HARD,
-    "session": Strength.HARD,
+    "conversation": Strength.HARD,
+    "file": Strength.HARD,
     "turn_state": Strength.HARD,
+    "session": Strength.HARD,
     "prompt_cache": Strength.SOFT,
     "none": Strength.NONE,
 }
+"""Every source of affinity, the strongest first."""
+
+_DAY = 24 * 3600.0
+LIFETIMES = {
+    "previous_response": 30 * _DAY,  # as long as the upstream stores a response
+    "conversation": 365 * _DAY,
+    "file": 365 * _DAY,
+    "turn_state": _DAY,  # a turn state lives for one turn
+    "session": 30 * _DAY,
+    "prompt_cache": 30 * _DAY,
+}
+"""How long an owner is remembered after its key was last used, in seconds."""
+
+ANCHORS = frozenset({"previous_response", "conversation", "file"})
+"""Sources that name what lies in one account: they never move, and only they can conflict."""
 
 UNKEYED = Key("none", "")
+MOST_FILES = 256
+"""How many files of one request are looked at."""
 
-_LANE_SOURCES = frozenset({"session", "prompt_cache"})
+_LANE_SOURCES = ("session", "conversation", "prompt_cache")
+_CONVERSATION_SOURCES = ("session", "prompt_cache")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +72,7 @@ class Evidence:
     """The affinity evidence of one request, strongest first.
 
     Attributes:
-        keys: the keys that it names; never empty, `UNKEYED` if it names none.
+        keys: the keys that it names; empty if it names none.
         conversation_key: what the outbound `session-id` is made from; None if there is nothing.
         turn_state: the turn state that the client sent back; None if it sent none.
         portable: whether the turn may move to another account at all.
@@ -76,7 +90,18 @@ class Evidence:
     @property
     def lane(self) -> Key:
         """The key of the lane: what successive turns of one conversation have in common."""
-        return next((k for k in self.keys if k.source in _LANE_SOURCES), UNKEYED)
+        return self._first(_LANE_SOURCES)
+
+    @property
+    def stored(self) -> tuple[Key, ...]:
+        """The keys whose owner this turn tells: what it names, and its conversation."""
+        named = [k for k in self.keys if k.source in ("conversation", "file")]
+        own = self._first(_CONVERSATION_SOURCES)
+        return (*named, own) if own is not UNKEYED else tuple(named)
+
+    def _first(self, sources: Sequence[str]) -> Key:
+        found = {key.source: key for key in reversed(self.keys)}
+        return next((found[source] for source in sources if source in found), UNKEYED)
 
 
 def read_evidence(headers: Sequence[Header], body: Body) -> Evidence:
@@ -90,18 +115,24 @@ def read_evidence(headers: Sequence[Header], body: Body) -> Evidence:
     conversation = _conversation(body)
     session = session_key(headers)
     turn_state = _header(headers, TURN_STATE_HEADER)
-    keys = [
+    named = [
         Key(source, value)
         for source, value in (
             ("previous_response", previous),
-            ("session", session),
-            ("turn_state", turn_state),
-            ("prompt_cache", cache_key),
+            ("conversation", conversation),
+            *(("file", name) for name in _files(body.get("input"))),
         )
         if value
     ]
+    if turn_state:
+        named.append(turn_state_key(turn_state))
+    named += [
+        Key(source, value)
+        for source, value in (("session", session), ("prompt_cache", cache_key))
+        if value
+    ]
     return Evidence(
-        keys=tuple(keys) or (UNKEYED,),
+        keys=tuple(named),
         conversation_key=cache_key or conversation,
         turn_state=turn_state,
         portable=(
@@ -113,6 +144,12 @@ def read_evidence(headers: Sequence[Header], body: Body) -> Evidence:
         previous_response=previous,
         anchored=previous is not None and body.get("store") is False,
     )
+
+
+def turn_state_key(value: str) -> Key:
+    """Return the key of a turn state; what is remembered of it is a digest."""
+    digest = hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return Key("turn_state", digest)
 
 
 def session_key(headers: Sequence[Header]) -> str | None:
@@ -127,102 +164,6 @@ def session_key(headers: Sequence[Header]) -> str | None:
             thread = _header(headers, "thread-id")
             return f"{value}\n{thread}" if thread else value
     return None
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRecord:
-    """What is remembered of one key.
-
-    Attributes:
-        owner: the account that owns it; None if it has only been seen.
-        bound: whether a `response.create` was sent there: only then does a hard key stick.
-        gave_up_at: when its last turn gave up; None if that one completed.
-        failures: how many of its turns failed in a row.
-        failing_since: when the first of these failed.
-    """
-
-    owner: str | None = None
-    bound: bool = False
-    gave_up_at: float | None = None
-    failures: int = 0
-    failing_since: float | None = None
-
-    def may_replay(self, now: float) -> bool:
-        """Whether the gateway may replay a turn of this key at `now`."""
-        return self.gave_up_at is None or now - self.gave_up_at >= NO_REPLAY_SECONDS
-
-    @property
-    def owner_keeps_failing(self) -> bool:
-        """Whether the owner counts as failed for this key: three turns over at least 60 s."""
-        return (
-            self.failures >= OWNER_FAILS_TURNS
-            and self.failing_since is not None
-            and self.gave_up_at is not None
-            and self.gave_up_at - self.failing_since >= OWNER_FAILS_SECONDS
-        )
-
-    def failed(self, now: float) -> KeyRecord:
-        """Return the record after a turn that gave up."""
-        since = now if self.failing_since is None else self.failing_since
-        return replace(self, gave_up_at=now, failures=self.failures + 1, failing_since=since)
-
-    def completed(self, account: str) -> KeyRecord:
-        """Return the record after a turn that `account` completed."""
-        return KeyRecord(owner=account, bound=True)
-
-
-def owner_after(
-    key: Key, record: KeyRecord, account: str, home: Standing | None, now: float
-) -> str:
-    """Return who owns a key after `account` completed a turn of it.
-
-    Args:
-        key: the key.
-        record: what was known of it.
-        account: the account that completed the turn.
-        home: the standing of the earlier owner; None if it is not configured.
-        now: seconds since the epoch.
-    """
-    settled = key.strength is Strength.SOFT and record.bound and record.owner is not None
-    if settled and record.owner is not None and keeps_soft_owner(home, now):
-        return record.owner
-    return account
-
-
-def keeps_soft_owner(owner: Standing | None, now: float) -> bool:
-    """Whether a soft key stays with its owner although another account completed its turn.
-
-    An exclusion that holds for one request never rewrites a soft row: the next turn goes home. One
-    that lasts does, so that the cache is built where the turns will be.
-
-    Args:
-        owner: the standing of the owner; None if it is no longer configured.
-        now: seconds since the epoch.
-    """
-    if owner is None:
-        return False
-    if owner.state is Availability.LIMITED:
-        return owner.until is not None and owner.until - now <= PASSING_LIMIT_SECONDS
-    return owner.usable or owner.state is Availability.FULL
-
-
-def anchor_lost(evidence: Evidence, *, on_socket: bool, live: bool, owner_known: bool) -> bool:
-    """Whether the response that a turn continues can no longer be reached.
-
-    A response that was made with `store: false` lives on the socket that made it. One that nobody
-    knows is asked for upstream, unless this turn's `store: false` says that it is not stored.
-
-    Args:
-        evidence: of the request.
-        on_socket: whether the response was made with `store: false`.
-        live: whether it still is the latest of a live socket.
-        owner_known: whether the account that stores it is known.
-    """
-    if evidence.previous_response is None:
-        return False
-    if on_socket:
-        return not live
-    return evidence.anchored and not owner_known
 
 
 def unreadable_reasoning(
@@ -250,6 +191,17 @@ def _conversation(body: Body) -> str | None:
     return checked_text(value, "conversation") or None if value is not None else None
 
 
+def _files(value: Any) -> list[str]:
+    """Return the ids of files that input items name, each once."""
+    found: dict[str, None] = {}
+    for item in objects_within(value, ("content", "output")):
+        name = item.get("file_id")
+        if item.get("type") in _FILE_TYPES and isinstance(name, str) and name:
+            found[checked_text(name, "file_id")] = None
+    return list(found)[:MOST_FILES]
+
+
+_FILE_TYPES = frozenset({"input_file", "input_image", "computer_screenshot"})
 _PINNED_TYPES = frozenset(
     {
         "item_reference", "compaction", "code_interpreter_call", "computer_call",

@@ -28,6 +28,7 @@ STATUSES: dict[str, int] = {
     "usage_limit_reached": 429,
     "request_too_large": 400,
     "previous_response_not_found": 400,
+    "continuity_owner_conflict": 400,
     "invalid_request": 400,
     "invalid_header": 400,
     "queue_full": 429,
@@ -163,6 +164,25 @@ def no_accounts(pool: Pool) -> ClientError:
             "no_accounts", f"no account is enabled; enable one with: codexlb accounts enable {name}"
         )
     return ClientError("no_accounts", "no account can be used; see: codexlb accounts list")
+
+
+def previous_response_not_found() -> ClientError:
+    """Say that nobody holds the previous response any more: the client sends its full input."""
+    return ClientError(
+        "previous_response_not_found",
+        "no open socket holds the previous response; send the full input",
+        param="previous_response_id",
+    )
+
+
+def queue_full(waiting: int, what: str) -> ClientError:
+    """Say that too many turns wait already.
+
+    Args:
+        waiting: how many wait.
+        what: for what.
+    """
+    return ClientError("queue_full", f"{waiting} turns wait for {what} already", retry_after=1)
 
 
 def upstream_unavailable(message: str, failures: int = 0) -> ClientError:

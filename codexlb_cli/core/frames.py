@@ -220,12 +220,15 @@ def has_side_effects(body: Body) -> bool:
 
 
 def objects_within(value: Any, members: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield the objects in `value` and in the named members of those objects, however deep."""
+    """Yield the objects in `value` and in the named members of those objects, however deep.
+
+    In document order, but for what lies in several members of one object.
+    """
     waiting = [value]
     while waiting:
         value = waiting.pop()
         if isinstance(value, list):
-            waiting.extend(value)
+            waiting.extend(reversed(value))
         elif isinstance(value, dict):
             yield value
             waiting.extend(value.get(member) for member in members)

@@ -19,6 +19,7 @@ from codexlb_cli.core.selection import (
     Reason,
     Verdict,
     in_order_after,
+    policy_reason,
     unusable_reason,
     verdicts,
 )
@@ -243,16 +244,10 @@ def _another_account(
 
 def _others(situation: Situation, pool: Pool) -> list[tuple[str, str]]:
     return [
-        (name, _policy_reason(pool, name))
+        (name, policy_reason(pool, name))
         for name in in_order_after(pool, situation.closed)
         if name != situation.closed and name not in situation.dial_failed
     ]
-
-
-def _policy_reason(pool: Pool, name: str) -> str:
-    known = pool.standing_of(name)
-    cooling = known is not None and known.state is Availability.COOLING_DOWN
-    return Availability.COOLING_DOWN.value if cooling else Reason.POLICY
 
 
 def _failed_dials(situation: Situation) -> dict[str, str]:

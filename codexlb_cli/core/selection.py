@@ -50,6 +50,7 @@ class Reason(StrEnum):
     NOT_OWNER = "not_owner"
     NO_REPLAY = "no_replay"
     CREDENTIAL_MISSING = "credential_missing"
+    OWNER_FAILED = "owner_failed"
     MODEL_UNAVAILABLE = "model_unavailable"
     DIAL_FAILED = "dial_failed"
     GONE = "gone"
@@ -67,6 +68,7 @@ class Pool:
         require_credentials: whether a missing credential makes an account unusable: in the
             gateway it does; a simulation only reports it.
         in_flight: turns in flight, by account name.
+        max_turns: how many turns one account takes at a time; 0 for no limit.
         last_chosen: a rising number for each choice, by account name.
         without_model: names of accounts that do not have the turn's model.
     """
@@ -77,6 +79,7 @@ class Pool:
     missing_credentials: frozenset[str] = frozenset()
     require_credentials: bool = True
     in_flight: Mapping[str, int] = field(default_factory=dict)
+    max_turns: int = 0
     last_chosen: Mapping[str, int] = field(default_factory=dict)
     without_model: frozenset[str] = frozenset()
 
@@ -88,7 +91,8 @@ class Pool:
         """Return the standing of `account` now."""
         present = not self.require_credentials or account.name not in self.missing_credentials
         state = self.states.get(account.name, FRESH)
-        return standing(account, state, self.now, credential_present=present)
+        full = 0 < self.max_turns <= self.in_flight.get(account.name, 0)
+        return standing(account, state, self.now, credential_present=present, full=full)
 
     def standing_of(self, name: str) -> Standing | None:
         """Return the standing of the account called `name`; None if it is not configured."""
@@ -99,6 +103,11 @@ class Pool:
         """Whether a turn may be sent to `name`: it is ready or cooling, and has the model."""
         known = self.standing_of(name)
         return known is not None and known.usable and name not in self.without_model
+
+    def full(self, name: str) -> bool:
+        """Whether `name` could serve, but has as many turns in flight as it takes."""
+        known = self.standing_of(name)
+        return known is not None and known.state is Availability.FULL
 
     def verdict(
         self, name: str, verdict: Literal["picked", "next", "excluded"], reason: str
@@ -124,6 +133,13 @@ def unusable_reason(pool: Pool, name: str) -> str | None:
     if not known.usable:
         return known.state.value
     return Reason.MODEL_UNAVAILABLE if name in pool.without_model else None
+
+
+def policy_reason(pool: Pool, name: str) -> str:
+    """Return why a usable account that owns nothing is tried: in order, or last as it cools."""
+    known = pool.standing_of(name)
+    cooling = known is not None and known.state is Availability.COOLING_DOWN
+    return Availability.COOLING_DOWN.value if cooling else Reason.POLICY
 
 
 def in_order_after(pool: Pool, closed: str | None) -> list[str]:

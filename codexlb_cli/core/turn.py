@@ -10,7 +10,7 @@ unless its account failed and the conversation is portable.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from codexlb_cli.core.accounts import Effect
@@ -18,13 +18,15 @@ from codexlb_cli.core.client_errors import (
     UPSTREAM_FAILURES,
     ClientError,
     Shortage,
-    no_accounts,
     nobody_can_serve,
     owner_unavailable,
+    previous_response_not_found,
+    queue_full,
     upstream_unavailable,
 )
 from codexlb_cli.core.closes import CloseRow, HardMove, ReconnectPolicy, SoftMove
 from codexlb_cli.core.failures import Failure, Fault
+from codexlb_cli.core.plan import new_homes, opening, wait_for_failed, with_models
 from codexlb_cli.core.reconnect import (
     Move,
     Outcome,
@@ -34,7 +36,7 @@ from codexlb_cli.core.reconnect import (
     after_close,
     owner_wait,
 )
-from codexlb_cli.core.selection import Pool, first_choice, in_order_after
+from codexlb_cli.core.selection import Pool, in_order_after
 from codexlb_cli.core.turn_events import (
     Action,
     Answer,
@@ -49,8 +51,11 @@ from codexlb_cli.core.turn_events import (
     Opened,
     OutOfTime,
     PassOn,
+    Queue,
+    QueueFull,
     Refused,
     Responded,
+    RoomFree,
     Send,
     Silent,
     TurnFacts,
@@ -64,6 +69,7 @@ class State(Enum):
     """Where a turn stands."""
 
     NEW = auto()
+    QUEUED = auto()
     DIALLING = auto()
     SENT = auto()
     RESPONDING = auto()
@@ -140,10 +146,12 @@ class Turn:
         Raises:
             AssertionError: the event is not possible in this state; a bug of the caller.
         """
-        pool = self._with_models(pool)
+        pool = with_models(pool, is_hard=self._is_hard)
         match self.state, event:
-            case State.NEW, Begin():
+            case (State.NEW, Begin()) | (State.QUEUED, RoomFree()):
                 return self._begin(pool)
+            case State.QUEUED, QueueFull() | OutOfTime():
+                return self._end(_no_room(event))
             case State.DIALLING, Opened():
                 return self._opened()
             case State.DIALLING, DialFailed(failure):
@@ -168,16 +176,6 @@ class Turn:
                 return []
         raise AssertionError(f"{type(event).__name__} is not possible when {self.state.name}")
 
-    def _with_models(self, pool: Pool) -> Pool:
-        """Forget which accounts lack the model where that must not decide.
-
-        A missing model is no failure of an account, so it never takes a hard turn from its owner;
-        and where no account has it, the upstream's own error is the answer.
-        """
-        if self._is_hard or not any(pool.usable(account.name) for account in pool.accounts):
-            return replace(pool, without_model=frozenset())
-        return pool
-
     @property
     def phase(self) -> Phase:
         """The turn's phase, in the words of the close table."""
@@ -189,23 +187,19 @@ class Turn:
         return isinstance(self.error, ClientError) and self.error.code in UPSTREAM_FAILURES
 
     def _begin(self, pool: Pool) -> list[Action]:
-        owner = self._owner
-        if not any(account.enabled for account in pool.accounts):
-            return self._end(no_accounts(pool))
-        if owner is None:
-            return self._try(first_choice(pool), pool)
-        if self._is_hard and self.facts.owner_failed:
-            others = self._new_homes(owner, first_choice(pool))
-            if others:  # with nowhere to go the owner is tried again: nothing stays dead
-                self.steps.append(f"{owner} keeps failing")
-                return self._move(owner, others, pool)
-        wait = owner_wait(pool, owner, self.policy)
-        if wait is None and self._is_hard:
-            return self._account_failed(owner, pool, first_choice(pool))
-        if wait is None:
-            return self._try(first_choice(pool), pool)
-        others = [] if self._is_hard else [n for n in in_order_after(pool, owner) if n != owner]
-        return self._try([owner, *others], pool, wait)
+        plan = opening(self.facts, pool, self.policy)
+        if plan.error is not None:
+            return self._end(plan.error)
+        if plan.queued_for:
+            self.state = State.QUEUED
+            return [Queue(plan.queued_for)]
+        if plan.moved_from is not None:
+            if plan.reason == "owner_keeps_failing":
+                self.steps.append(f"{plan.moved_from} keeps failing")
+            return self._move(plan.moved_from, list(plan.candidates), pool)
+        if plan.wait_seconds > self.policy.wait_up_to:
+            self._waited = True
+        return self._try(list(plan.candidates), pool, plan.wait_seconds)
 
     @property
     def _is_hard(self) -> bool:
@@ -224,7 +218,7 @@ class Turn:
         self.state = State.SENT
         self.attempts += 1
         self._tries += 1
-        if self.facts.strength is Strength.HARD:
+        if self.facts.strength is Strength.HARD and not self.facts.asks:
             self._owner, self._bound = self.account, True
         elif self.facts.strength is Strength.SOFT and self._owner is None:
             self._owner = self.account
@@ -244,8 +238,23 @@ class Turn:
         wait = self._short_wait(failure, pool)
         if wait is not None:
             return [*blame, Dial(account, wait)]
-        queue = [n for n in self._queue if n not in self._dial_failed and pool.usable(n)]
-        return [*blame, *self._try(queue, pool)]
+        return [*blame, *self._try(self._rest(pool), pool)]
+
+    def _rest(self, pool: Pool) -> list[str]:
+        """Return the candidates that were not tried yet and may still serve."""
+        return [n for n in self._queue if n not in self._dial_failed and pool.usable(n)]
+
+    def _ask_next(self, failure: Failure, pool: Pool) -> list[Action]:
+        """Ask the next account for the response that this one does not know, or may not give.
+
+        No replay: nothing began here. Not found is the answer only where every account said so.
+        """
+        rest = self._rest(pool)
+        if rest:
+            self._tries -= 1
+            return self._try(rest, pool)
+        unasked = bool(self._refused)
+        return self._exhausted(pool) if unasked else self._end(failure)
 
     def _owner_dial_failed(self, failure: Failure, pool: Pool, draw: float) -> list[Action]:
         owner = self._current
@@ -274,18 +283,17 @@ class Turn:
             return self._move(owner, others, pool) if others else self._exhausted(pool)
         known = pool.standing_of(owner)
         until = self._named.get(owner) or (known.until if known else None)
-        waits = self.policy.on_account_failure == "wait" and not self._waited
-        if waits and until is not None and until <= self.facts.deadline:
+        wait = wait_for_failed(until, self.facts, pool, self.policy)
+        if wait is not None and not self._waited:
             self._waited = True
-            return self._try([owner], pool, max(0.0, until - pool.now))
+            return self._try([owner], pool, wait)
         if self._transport_failed:
             return self._end(self._unavailable())
         return self._end(self._shortage([owner], owner, pool))
 
     def _new_homes(self, owner: str, candidates: list[str]) -> list[str]:
-        if self.policy.on_account_failure != "move" or not self.facts.portable:
-            return []
-        return [n for n in candidates if n != owner and n not in self._dial_failed]
+        homes = new_homes(owner, candidates, self.facts, self.policy)
+        return [name for name in homes if name not in self._dial_failed]
 
     def _move(self, owner: str, others: list[str], pool: Pool) -> list[Action]:
         self.moved_from = owner
@@ -299,7 +307,7 @@ class Turn:
             blame = []
         self.steps.append(label)
         if self.facts.anchored and self.state is State.SENT:
-            return [*blame, *self._end(_anchor_lost())]
+            return [*blame, *self._end(previous_response_not_found())]
         return [*blame, *self._follow(row, pool, draw)]
 
     def _follow(self, row: CloseRow, pool: Pool, draw: float) -> list[Action]:
@@ -309,14 +317,16 @@ class Turn:
         return self._perform(outcome, pool, draw)
 
     def _situation(self) -> Situation:
-        strength = self.facts.strength
-        if strength is Strength.HARD and not self._is_hard:
+        strength, owner = self.facts.strength, self._owner
+        if self.facts.asks:
+            owner = self._current  # it was asked and has not answered: nobody else can
+        elif strength is Strength.HARD and not self._is_hard:
             strength = Strength.SOFT
         return Situation(
             closed=self._current,
             phase=self.phase,
             strength=strength,
-            owner=self._owner,
+            owner=owner,
             replays=self._tries - 1,
             replayable=self.facts.replayable and not self.facts.anchored,
             dial_failed=frozenset(self._dial_failed) | self._refused,
@@ -329,7 +339,8 @@ class Turn:
         # A limit's end is a fact, a back-off an upper bound.
         limit_wait = owner_wait(pool, account, self.policy) or 0.0
         wait = limit_wait or draw * outcome.delay_seconds
-        return self._try(list(outcome.candidates), pool, wait)
+        rest = self._queue if self.facts.asks else []  # who knows the response is still open
+        return self._try([*outcome.candidates, *rest], pool, wait)
 
     def _silent(self, row: CloseRow, pool: Pool, draw: float) -> list[Action]:
         if self.facts.anchored:
@@ -346,10 +357,17 @@ class Turn:
     def _refused_frame(self, failure: Failure, pool: Pool, draw: float) -> list[Action]:
         blame = self._blame(failure)
         match failure.row.fault:
+            case Fault.CLIENT_STATE if self.facts.asks:
+                self.steps.append(f"{self._current} does not know the previous response")
+                return self._ask_next(failure, pool)
+            case Fault.LIMIT | Fault.CREDENTIAL | Fault.TURN if self.facts.asks:
+                self.steps.append(failure.code or str(failure.status))
+                self._note_refusal(failure, pool)
+                return [*blame, *self._ask_next(failure, pool)]
             case Fault.SOCKET | Fault.UPSTREAM:
                 self.steps.append(failure.code or str(failure.status))
                 if self.facts.anchored:
-                    return self._end(_anchor_lost())
+                    return self._end(previous_response_not_found())
                 row = _SOCKET_EXPIRED
                 if failure.row.fault is Fault.UPSTREAM:
                     row = _REFUSED_BY_UPSTREAM
@@ -495,12 +513,10 @@ def stopped(turn: Turn | None) -> ClientError:
     return ClientError("upstream_unavailable", message, retry_after=1)
 
 
-def _anchor_lost() -> ClientError:
-    return ClientError(
-        "previous_response_not_found",
-        "the socket that held the previous response is gone; send the full input",
-        param="previous_response_id",
-    )
+def _no_room(event: QueueFull | OutOfTime) -> ClientError:
+    if isinstance(event, QueueFull):
+        return queue_full(event.waiting, "an account that takes no more of them")
+    return ClientError("queue_full", "no account took another turn in time", retry_after=1)
 
 
 def _anchor_silent() -> ClientError:

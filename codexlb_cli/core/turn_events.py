@@ -24,6 +24,9 @@ class TurnFacts:
         anchored: whether the turn lives on one socket only (`store: false`).
         owner_failed: whether the owner counts as failed for this key.
         failures: how many turns of the key failed in a row.
+        asks: whether the accounts are asked, one by one, for a response that nobody is known to
+            store: a not-found has no side effect.
+        hint: the account to ask first; None if nothing points to one.
         deadline: when the first event is due at the latest, seconds since the epoch.
     """
 
@@ -35,12 +38,31 @@ class TurnFacts:
     anchored: bool = False
     owner_failed: bool = False
     failures: int = 0
+    asks: bool = False
+    hint: str | None = None
     deadline: float = float("inf")
+
+    @property
+    def is_hard(self) -> bool:
+        """Whether the turn may go to its owner alone. A key that is not bound yet moves freely."""
+        return self.strength is Strength.HARD and self.bound
 
 
 @dataclass(frozen=True, slots=True)
 class Begin:
     """The turn starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoomFree:
+    """An account that was full takes another turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFull:
+    """Too many turns wait for the same account already: `waiting` of them."""
+
+    waiting: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +127,8 @@ class OutOfTime:
 
 Event = (
     Begin
+    | RoomFree
+    | QueueFull
     | Opened
     | DialFailed
     | Refused
@@ -123,6 +147,13 @@ class Dial:
 
     account: str
     after_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Wait until one of these accounts takes another turn."""
+
+    accounts: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,4 +185,4 @@ class PassOn:
     failure: Failure
 
 
-Action = Dial | Send | Blame | Answer | PassOn
+Action = Queue | Dial | Send | Blame | Answer | PassOn

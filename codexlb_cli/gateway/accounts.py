@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,9 +24,10 @@ from codexlb_cli.core.headers import Header
 from codexlb_cli.core.selection import Pool
 from codexlb_cli.errors import ConfigError
 from codexlb_cli.gateway.keys import Recent
-from codexlb_cli.store.cooldowns import read_resets, read_states, reset_marker, write_state
+from codexlb_cli.store.cooldowns import read_resets, write_state
 from codexlb_cli.store.credentials import CredentialSource
-from codexlb_cli.store.database import Writer
+from codexlb_cli.store.database import change_marker
+from codexlb_cli.store.running import Store
 
 MODEL_MISSING_SECONDS = 3600.0
 """How long an account is not asked again for a model that it does not have."""
@@ -39,8 +41,9 @@ class Accounts:
     Args:
         load: reads the settings anew; raises ConfigError while the file is broken.
         credentials: where keys come from.
-        state_folder: where states of earlier runs lie.
-        writer: the store's writer.
+        states: what earlier runs learned.
+        store: where states are kept.
+        state_folder: where commands leave word of their changes; None if there are no commands.
         now: seconds since the epoch.
         warn: takes a warning for the person.
     """
@@ -49,9 +52,10 @@ class Accounts:
         self,
         load: Callable[[], Settings],
         credentials: CredentialSource,
-        state_folder: Path,
+        states: Mapping[str, AccountState],
         *,
-        writer: Writer,
+        store: Store,
+        state_folder: Path | None,
         now: Callable[[], float],
         warn: Callable[[str], None],
     ) -> None:
@@ -59,14 +63,15 @@ class Accounts:
         self._load = load
         self._credentials = credentials
         self._state_folder = state_folder
-        self._writer = writer
+        self._store = store
         self._now = now
         self.settings = load()
         self._config_stamp = self._stamp(self.settings.config_file)
-        self._marker = reset_marker(state_folder)
+        self._marker = change_marker(state_folder) if state_folder else None
         self._marker_stamp = self._stamp(self._marker)
-        self._resets = read_resets(state_folder)
-        self._states: dict[str, AccountState] = read_states(state_folder)
+        self._resets = read_resets(state_folder) if state_folder else {}
+        self._states = dict(states)
+        self._waiting: dict[str, list[asyncio.Future[str]]] = {}
         self._in_flight: dict[str, int] = {}
         self._chosen: dict[str, int] = {}
         self._choices = 0
@@ -74,8 +79,12 @@ class Accounts:
         self._without_model: Recent[tuple[str, str], float] = Recent(1_000)
         self._limit_headers: dict[str, dict[str, str]] = {}
 
-    def refresh(self) -> None:
-        """Take over changes of config.toml and `accounts reset`; two `stat` calls at rest."""
+    def refresh(self) -> bool:
+        """Take over changes of config.toml and of other commands; two `stat` calls at rest.
+
+        Returns:
+            Whether a command changed the database.
+        """
         stamp = self._stamp(self.settings.config_file)
         if stamp != self._config_stamp:
             self._config_stamp = stamp
@@ -84,9 +93,16 @@ class Accounts:
         if stamp != self._marker_stamp:
             self._marker_stamp = stamp
             self._take_resets()
+            return True
+        return False
 
-    def pool(self, model: str | None = None) -> Pool:
-        """Return the accounts as they are now."""
+    def pool(self, model: str | None = None, *, staying: str | None = None) -> Pool:
+        """Return the accounts as they are now.
+
+        Args:
+            model: the model that a turn asks for.
+            staying: the account where the asking turn itself is in flight.
+        """
         accounts = self.settings.accounts
         self._forgive_changed_keys()
         return Pool(
@@ -94,7 +110,8 @@ class Accounts:
             now=self._now(),
             states=self._states,
             missing_credentials=frozenset(a.name for a in accounts if not self._present(a)),
-            in_flight=self._in_flight,
+            in_flight=self._in_flight if staying is None else self._without(staying),
+            max_turns=self.settings.lanes.max_turns,
             last_chosen=self._chosen,
             without_model=frozenset(a.name for a in accounts if self._lacks(a.name, model)),
         )
@@ -126,14 +143,51 @@ class Accounts:
         self._without_model.put((name, model), self._now())
 
     def chosen(self, name: str) -> None:
-        """Note that a turn chose the account, and that it is in flight there."""
+        """Note that a turn chose the account."""
         self._choices += 1
         self._chosen[name] = self._choices
+
+    def entered(self, name: str) -> None:
+        """Note that a turn is in flight at the account."""
         self._in_flight[name] = self._in_flight.get(name, 0) + 1
 
     def left(self, name: str) -> None:
-        """Note that a turn that chose the account has left it."""
+        """Note that a turn has left the account: its place goes to the first who waits."""
+        waiting = self._waiting.get(name, [])
+        while waiting:
+            first = waiting.pop(0)
+            if not first.done():
+                first.set_result(name)
+                return
         self._in_flight[name] -= 1
+
+    async def room(self, names: Sequence[str]) -> str | None:
+        """Wait in line until one of these full accounts has a place; it is in flight there then.
+
+        Returns:
+            The account; None if `[lanes] queue` turns wait for each of them already.
+        """
+        most = self.settings.lanes.queue
+        lines = [self._waiting.setdefault(name, []) for name in names]
+        open_lines = [line for line in lines if len(line) < most]
+        if not open_lines:
+            return None
+        place: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        for line in open_lines:
+            line.append(place)
+        try:
+            return await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self.left(place.result())  # it was handed over, and nobody takes it
+            raise
+        finally:
+            for line in open_lines:
+                if place in line:
+                    line.remove(place)
+
+    def _without(self, name: str) -> dict[str, int]:
+        return {**self._in_flight, name: self._in_flight.get(name, 0) - 1}
 
     def dial_wait(self, name: str) -> float:
         """Take a place for a new dial of the account: 0, or how long to wait and ask again."""
@@ -155,7 +209,7 @@ class Accounts:
 
     def _set(self, name: str, state: AccountState) -> None:
         self._states[name] = state
-        self._writer.submit(write_state(name, state))
+        self._store.submit(write_state(name, state))
 
     def _present(self, account: Account) -> bool:
         try:
@@ -186,6 +240,8 @@ class Accounts:
             self._warn(f"{exc}; the earlier configuration stays in force")
 
     def _take_resets(self) -> None:
+        if self._state_folder is None:
+            return
         resets = read_resets(self._state_folder)
         for name, at in resets.items():
             if at != self._resets.get(name):

@@ -109,7 +109,7 @@ def build_rest(services: Services) -> FastAPI:
 
     @app.get("/readyz")
     async def readyz() -> JSONResponse:
-        services.accounts.refresh()
+        services.refresh()
         pool = services.accounts.pool()
         states = {a.name: pool.standing(a).state for a in pool.accounts}
         ready = Availability.READY in states.values()

@@ -9,81 +9,23 @@ import asyncio
 import itertools
 import json
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.protocol import State
 
-from codexlb_cli.core.closes import (
-    LIVENESS_TIMEOUT,
-    PROTOCOL_FAULT,
-    TRANSPORT_LOST,
-    CloseRow,
-    ReconnectPolicy,
-    close_row,
-)
-from codexlb_cli.core.failures import DIAL_FAILURE, Failure, parse
+from codexlb_cli.core.closes import LIVENESS_TIMEOUT, PROTOCOL_FAULT, CloseRow
+from codexlb_cli.core.failures import DIAL_FAILURE, parse
 from codexlb_cli.core.handshake import Handshake
+from codexlb_cli.gateway.sockets import DialError, DialOptions, SocketGone
 
 PING_SECONDS = 20.0
 PONG_SECONDS = 20.0
 """A ping every 20 s; no pong for 20 s more, while we are reading, ends a socket."""
 CLOSE_SECONDS = 1.0
 _OUR_FAULTS = frozenset({1002, 1003, 1007, 1009})
-
-
-class WallClock(Protocol):
-    """Seconds since the epoch."""
-
-    def __call__(self) -> float:
-        """Return the time."""
-
-
-class DialError(Exception):
-    """An account could not be dialled; `failure` says why."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(repr(failure))
-        self.failure = failure
-
-
-class SocketGone(Exception):
-    """The socket is closed.
-
-    Attributes:
-        code: the close code that was received; 1006 without a close frame; None if we ended it.
-        row: what ended it, where it is not the received code that decides.
-        label: the cause, for people.
-    """
-
-    def __init__(self, label: str, *, code: int | None = None, row: CloseRow | None = None) -> None:
-        super().__init__(label)
-        self.label = label
-        self._code = code
-        self._row = row
-
-    def close_row(self, policy: ReconnectPolicy) -> CloseRow:
-        """Return the row of the close table for this end."""
-        if self._row is not None or self._code is None:
-            return self._row or TRANSPORT_LOST
-        return close_row(self._code, policy)
-
-
-@dataclass(frozen=True, slots=True)
-class DialOptions:
-    """How to dial.
-
-    Attributes:
-        timeout_seconds: for DNS, TCP, TLS and the upgrade together.
-        largest_event_bytes: the biggest message that is accepted.
-    """
-
-    timeout_seconds: float
-    largest_event_bytes: int
 
 
 class _Connect(connect):
@@ -210,7 +152,9 @@ class UpstreamSocket:
                 return
 
 
-async def dial(handshake: Handshake, options: DialOptions, now: WallClock) -> UpstreamSocket:
+async def dial(
+    handshake: Handshake, options: DialOptions, now: Callable[[], float]
+) -> UpstreamSocket:
     """Open a socket with exactly the lines of `handshake`.
 
     Raises:

@@ -8,8 +8,8 @@ from codexlb_cli.core.frames import METADATA_EVENT, RATE_LIMITS_EVENT
 from codexlb_cli.core.handshake import client_headers, header_text
 from codexlb_cli.core.headers import TURN_STATE_HEADER, Header
 from codexlb_cli.core.limits import rate_limit_headers
-from codexlb_cli.gateway.dial import UpstreamSocket
 from codexlb_cli.gateway.services import Services
+from codexlb_cli.gateway.sockets import Socket
 
 
 class Head:
@@ -28,7 +28,7 @@ class Head:
             if isinstance(headers, Mapping):
                 self._metadata(headers, account)
 
-    def headers(self, socket: UpstreamSocket) -> list[Header]:
+    def headers(self, socket: Socket) -> list[Header]:
         """Return the headers for a response that `socket` serves; the newest value wins."""
         upstream = dict(client_headers(socket.response_headers))
         limits = self._services.accounts.limit_headers(socket.account)

@@ -129,7 +129,7 @@ class Responses:
                 check_header(name, value)
         except InvalidHeader as exc:
             raise RefusedRequest(ClientError("invalid_header", str(exc))) from None
-        self._services.accounts.refresh()
+        self._services.refresh()
         limit = self._services.settings.limits.request_bytes
         lengths = [v for n, v in headers if n.lower() == "content-length"]
         if any(v.isdigit() and int(v) > limit for v in lengths):

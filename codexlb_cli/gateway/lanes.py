@@ -15,8 +15,8 @@ from codexlb_cli.core.affinity import UNKEYED, Key
 from codexlb_cli.core.frames import TRAILING_EVENT, is_response_event, parse_event
 from codexlb_cli.core.handshake import Handshake
 from codexlb_cli.core.headers import Header
-from codexlb_cli.gateway.dial import SocketGone, UpstreamSocket
 from codexlb_cli.gateway.keys import MOST_REMEMBERED, Recent
+from codexlb_cli.gateway.sockets import Socket, SocketGone
 
 MOST_IDLE_PER_ACCOUNT = 40
 """Upstreams refuse new sockets when too many are open; the longest idle one retires first."""
@@ -51,7 +51,7 @@ class Seat:
         waiting: how many anchored turns wait for it.
     """
 
-    socket: UpstreamSocket
+    socket: Socket
     lane: Lane
     latest: str | None = None
     free: asyncio.Event = field(default_factory=asyncio.Event)
@@ -89,7 +89,7 @@ class Lanes:
         self._idle.pop(lane, None)
         return None
 
-    def add(self, socket: UpstreamSocket, lane: Lane) -> Seat:
+    def add(self, socket: Socket, lane: Lane) -> Seat:
         """Take over a new socket, busy with the turn that dialled it."""
         seat = Seat(socket, lane)
         self._seats.add(seat)

@@ -26,7 +26,7 @@ class Models:
     async def list(self, request: Request) -> Response:
         """Answer with the upstream's own body, unchanged; a refusal leads to the next account."""
         services = self._services
-        services.accounts.refresh()
+        services.refresh()
         pool = services.accounts.pool()
         candidates = first_choice(pool)
         suffix = request.url.path.partition("/models")[2]

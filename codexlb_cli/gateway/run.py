@@ -18,6 +18,7 @@ from codexlb_cli.config.load import Settings
 from codexlb_cli.errors import ExitStatus
 from codexlb_cli.gateway.accounts import Accounts
 from codexlb_cli.gateway.app import GatewayApp
+from codexlb_cli.gateway.dial import dial
 from codexlb_cli.gateway.guard import Guard
 from codexlb_cli.gateway.http import Responses
 from codexlb_cli.gateway.keys import Keys
@@ -25,8 +26,10 @@ from codexlb_cli.gateway.lanes import Lanes
 from codexlb_cli.gateway.request_log import RequestLog
 from codexlb_cli.gateway.server import Listener, listen
 from codexlb_cli.gateway.services import Services
+from codexlb_cli.store.cooldowns import read_states
 from codexlb_cli.store.credentials import CredentialSource
-from codexlb_cli.store.database import Writer, database_path
+from codexlb_cli.store.database import database_path
+from codexlb_cli.store.running import Database
 
 
 @dataclass(slots=True)
@@ -60,6 +63,7 @@ class Gateway:
 
     Attributes:
         services: accounts, keys and lanes.
+        store: what survives a restart.
         responses: the endpoint.
         port: the port that it listens on.
 
@@ -80,24 +84,26 @@ class Gateway:
         self._socket = listener or listen(host, settings.gateway.port)
         self.port: int = self._socket.getsockname()[1]
         self._hurry = hurry or asyncio.Event()
-        self._writer = Writer(database_path(inputs.state_folder), inputs.warn)
+        self.store = Database(database_path(inputs.state_folder), inputs.warn)
         accounts = Accounts(
             inputs.load,
             inputs.credentials,
-            inputs.state_folder,
-            writer=self._writer,
+            read_states(inputs.state_folder),
+            store=self.store,
+            state_folder=inputs.state_folder,
             now=inputs.now,
             warn=inputs.warn,
         )
         self.services = Services(
             accounts=accounts,
-            keys=Keys(self._writer, inputs.state_folder, inputs.now),
+            keys=Keys(self.store, inputs.now),
             lanes=Lanes(
                 lambda: accounts.settings.lanes.idle, lambda: accounts.settings.lanes.max_age
             ),
+            store=self.store,
+            dial=dial,
             now=inputs.now,
             draw=inputs.draw,
-            warn=inputs.warn,
         )
         request_log = RequestLog(inputs.write_line)
         self.responses = Responses(self.services, request_log, inputs.keepalive_seconds)
@@ -111,7 +117,7 @@ class Gateway:
     async def __aexit__(self, *exc: object) -> None:
         await self._listener.stop(self.services.settings.timeouts.drain, self._hurry)
         await self.services.lanes.close()
-        await asyncio.to_thread(self._writer.close)
+        await asyncio.to_thread(self.store.close)
 
 
 class StopSignals:

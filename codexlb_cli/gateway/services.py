@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from codexlb_cli.config.load import Settings
 from codexlb_cli.core.affinity import Evidence
 from codexlb_cli.core.frames import Body
 from codexlb_cli.core.headers import Header
+from codexlb_cli.core.turn_events import Action, Event
 from codexlb_cli.gateway.accounts import Accounts
 from codexlb_cli.gateway.keys import Keys
 from codexlb_cli.gateway.lanes import Lanes
+from codexlb_cli.gateway.sockets import Dialler
+from codexlb_cli.store.running import Store
 
 
 @dataclass(slots=True, repr=False)
@@ -38,16 +41,31 @@ class TurnRequest:
         return model if isinstance(model, str) else None
 
 
+def unobserved(_request: TurnRequest, _event: Event, _actions: Sequence[Action]) -> None:
+    """Take no notice."""
+
+
 @dataclass(slots=True)
 class Services:
-    """What a turn needs of the running gateway; time, chance and storage are passed in."""
+    """What a turn needs of the running gateway; time, chance, sockets and storage are passed in.
+
+    Attributes:
+        observe: is told of every decision: the request, what happened, and what follows.
+    """
 
     accounts: Accounts
     keys: Keys
     lanes: Lanes
+    store: Store
+    dial: Dialler
     now: Callable[[], float] = time.time
     draw: Callable[[], float] = field(default=lambda: 1.0)
-    warn: Callable[[str], None] = field(default=lambda _: None)
+    observe: Callable[[TurnRequest, Event, Sequence[Action]], None] = field(default=unobserved)
+
+    def refresh(self) -> None:
+        """Take over what the person changed since the last request."""
+        if self.accounts.refresh():
+            self.keys.forget()
 
     @property
     def settings(self) -> Settings:

@@ -7,18 +7,19 @@ deadline; what is awaited after it, by the idle time.
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import Future
+from collections.abc import Awaitable
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from codexlb_cli.config.policies import reconnect_policy
 from codexlb_cli.core import frames
-from codexlb_cli.core.affinity import UNKEYED, Key, KeyRecord, anchor_lost
+from codexlb_cli.core.affinity import turn_state_key
 from codexlb_cli.core.client_errors import ClientError
-from codexlb_cli.core.closes import PROTOCOL_FAULT, TRANSPORT_LOST
+from codexlb_cli.core.closes import TRANSPORT_LOST
 from codexlb_cli.core.failures import DIAL_FAILURE, MODEL_UNAVAILABLE, Failure, parse
-from codexlb_cli.core.handshake import Handshake, client_headers
+from codexlb_cli.core.handshake import client_headers
 from codexlb_cli.core.headers import Header
+from codexlb_cli.core.ownership import UNOWNED, Ownership, Seated, facts_of, plan_error
 from codexlb_cli.core.reconnect import Strength
 from codexlb_cli.core.selection import Pool
 from codexlb_cli.core.turn import Turn, stopped
@@ -36,34 +37,25 @@ from codexlb_cli.core.turn_events import (
     Opened,
     OutOfTime,
     PassOn,
+    Queue,
+    QueueFull,
     Refused,
     Responded,
+    RoomFree,
     Send,
     Silent,
     TurnFacts,
 )
 from codexlb_cli.errors import ConfigError
-from codexlb_cli.gateway.dial import DialError, DialOptions, SocketGone, UpstreamSocket, dial
+from codexlb_cli.gateway import seats
 from codexlb_cli.gateway.head import Head
-from codexlb_cli.gateway.lanes import Lane, Seat
+from codexlb_cli.gateway.lanes import Seat
 from codexlb_cli.gateway.outbound import Outbound, prepare, too_large
+from codexlb_cli.gateway.relay import Received, Relay, parsed
+from codexlb_cli.gateway.seats import NoSeat
 from codexlb_cli.gateway.services import Services, TurnRequest
-from codexlb_cli.gateway.silence import Silence
 from codexlb_cli.gateway.sinks import Sink
-
-OWNER_COMMIT_SECONDS = 0.1
-
-
-class _Ended(Exception):
-    def __init__(self, error: ClientError) -> None:
-        super().__init__(error.code)
-        self.error = error
-
-
-class _Received(NamedTuple):
-    kind: str
-    event: dict[str, Any]
-    text: str
+from codexlb_cli.gateway.sockets import DialError, Socket, SocketGone
 
 
 class TurnRunner:
@@ -71,13 +63,14 @@ class TurnRunner:
 
     Attributes:
         turn: its state; None until it was planned.
-        key: the key that decided; its strength is the turn's affinity.
+        ownership: who owns it, and the key that decided.
         ended_with: the terminal event's type; None if it ended otherwise.
         first_event_at: loop time of the first response event.
     """
 
     def __init__(self, services: Services, request: TurnRequest, sink: Sink) -> None:
         self.turn: Turn | None = None
+        self.ownership: Ownership = UNOWNED
         self.ended_with: str | None = None
         self.first_event_at: float | None = None
         self._services = services
@@ -90,17 +83,14 @@ class TurnRunner:
         self._in_flight: str | None = None
         self._seat: Seat | None = None
         self._outbound: Outbound | None = None
-        self._first: _Received | None = None
+        self._first: Received | None = None
         self._refusal: str | None = None
         self._head = Head(services)
-        self._committed: Future[None] | None = None
-        self.key: Key = UNKEYED
-        self._record = KeyRecord()
 
     @property
     def strength(self) -> Strength:
         """The turn's affinity."""
-        return Strength.HARD if self._anchored_seat else self.key.strength
+        return Strength.HARD if self._anchored_seat else self.ownership.key.strength
 
     @property
     def outcome(self) -> str:
@@ -124,13 +114,19 @@ class TurnRunner:
         Raises:
             asyncio.CancelledError: the client is gone; its socket is retired.
         """
+        evidence = self._request.evidence
+        await self._services.keys.recall(
+            evidence.keys, frames.reasoning_digests(self._request.body)
+        )
+        # No await from here to the claim in `_dial`: parallel first turns share an account.
+        self.ownership = self._services.keys.enter(evidence)
         try:
             await self._run()
-        except _Ended as exc:
+        except NoSeat as exc:
             self._refusal = exc.error.code
             await self._sink.fail(exc.error, self._answer_headers())
         finally:
-            self._services.keys.leave(self.key)
+            self._services.keys.leave(self.ownership.key)
             self._leave_account()
             if self._seat is not None:
                 self._services.lanes.retire(self._seat)
@@ -142,20 +138,33 @@ class TurnRunner:
         await self._sink.fail(error, self._answer_headers())
 
     async def _run(self) -> None:
+        error = plan_error(self.ownership, self._request.evidence, self._seated)
+        if error is not None:
+            raise NoSeat(error)
         self.turn = turn = Turn(self._facts(), reconnect_policy(self._settings))
         event: Event | None = Begin()
         while event is not None:
+            happened = event
             actions = turn.receive(event, self._pool(), draw=self._services.draw())
-            responded, event = isinstance(event, Responded), None
+            self._services.observe(self._request, happened, actions)
+            event = None
             for action in actions:
                 event = await self._perform(action)
-            if responded:
-                event = await self._stream()
+            if isinstance(happened, Responded):
+                event = await self._relay()
+        self._learn(turn)
+
+    def _learn(self, turn: Turn) -> None:
+        evidence, keys = self._request.evidence, self._services.keys
         if turn.gave_up:
-            self._services.keys.failed(self.key)
+            keys.failed({self.ownership.key, evidence.lane})
+        if turn.moved_from is not None and evidence.turn_state is not None:
+            keys.drop(turn_state_key(evidence.turn_state))  # it stays behind with its account
 
     async def _perform(self, action: Action) -> Event | None:
         match action:
+            case Queue(accounts):
+                return await self._in_time(self._queue(accounts))
             case Dial(account, after):
                 return await self._in_time(self._dial(account, after))
             case Send():
@@ -171,24 +180,17 @@ class TurnRunner:
     # Planning
 
     def _facts(self) -> TurnFacts:
-        # No await from here to the claim in `_dial`: parallel first turns share an account.
-        self.key, self._record = self._services.keys.enter(self._request.evidence)
-        request, record = self._request, self._record
-        seat = self._anchored_seat
-        if self._anchor_lost(seat):
-            raise _Ended(_previous_response_not_found())
-        acts = frames.has_side_effects(request.body)
-        replayable = self._settings.reconnect.replay_hosted_tools or not acts
-        return TurnFacts(
-            strength=self.strength,
-            owner=seat.lane.account if seat else record.owner,
-            bound=seat is not None or record.bound,
-            portable=request.evidence.portable,
-            replayable=replayable and record.may_replay(self._services.now()),
-            anchored=seat is not None,
-            owner_failed=record.owner_keeps_failing,
-            failures=record.failures,
-            deadline=self._services.now() + self._settings.timeouts.before_first_event_total,
+        services, request, settings = self._services, self._request, self._settings
+        now = services.now()
+        return facts_of(
+            self.ownership,
+            request.evidence,
+            services.keys.record(request.evidence.lane),
+            self._seated,
+            now=now,
+            acts=frames.has_side_effects(request.body)
+            and not settings.reconnect.replay_hosted_tools,
+            deadline=now + settings.timeouts.before_first_event_total,
         )
 
     @cached_property
@@ -196,104 +198,78 @@ class TurnRunner:
         previous = self._request.evidence.previous_response
         return self._services.lanes.anchor(previous) if previous else None
 
-    def _anchor_lost(self, seat: Seat | None) -> bool:
-        evidence, services = self._request.evidence, self._services
-        previous = evidence.previous_response or ""
-        return anchor_lost(
-            evidence,
-            on_socket=services.lanes.made_on_socket(previous),
-            live=seat is not None,
-            owner_known=self.key.source == "previous_response",
+    @cached_property
+    def _seated(self) -> Seated:
+        """Where the previous response lives, if it was made with `store: false`."""
+        previous, seat = self._request.evidence.previous_response or "", self._anchored_seat
+        return Seated(
+            account=seat.lane.account if seat else None,
+            made=self._services.lanes.made_on_socket(previous),
         )
 
     def _pool(self) -> Pool:
-        return self._services.accounts.pool(self._request.model)
+        return self._services.accounts.pool(self._request.model, staying=self._in_flight)
 
     # Before the first event
 
-    async def _in_time(self, step: Any) -> Event:
+    async def _in_time(self, step: Awaitable[Event]) -> Event:
         try:
             async with asyncio.timeout_at(self._deadline):
-                event: Event = await step
-                return event
+                return await step
         except TimeoutError:
             return OutOfTime()
 
-    async def _dial(self, name: str, after_seconds: float) -> Event:
-        self._leave_account()
-        services = self._services
-        services.accounts.chosen(name)
+    async def _queue(self, accounts: tuple[str, ...]) -> Event:
+        name = await self._services.accounts.room(accounts)
+        if name is None:
+            return QueueFull(self._settings.lanes.queue)
         self._in_flight = name
-        services.keys.claim(self.key, name)
+        return RoomFree()
+
+    async def _dial(self, name: str, after_seconds: float) -> Event:
+        services = self._services
+        self._go_to_account(name)
+        services.keys.claim(self.ownership.key, name)
         if after_seconds > 0:
             await asyncio.sleep(after_seconds)
         try:
-            self._outbound = prepare(services, self._request, name, self._record.owner)
+            self._outbound = prepare(services, self._request, name, self.ownership.owner)
             error = too_large(self._outbound.frame, self._settings.limits.frame_bytes)
             if error is not None:
-                raise _Ended(error)
-            self._seat = await self._take_seat(self._outbound.handshake)
+                raise NoSeat(error)
+            self._seat = await self._take_seat(self._outbound)
         except ConfigError:  # the account was removed while this turn waited for it
             return DialFailed(DIAL_FAILURE)
         except DialError as exc:
             return DialFailed(exc.failure)
-        record = services.keys.record(self.key)
-        if self._bound_by_another(record) and record.owner is not None and record.owner != name:
+        owner = self._bound_by_another()
+        if owner is not None and owner != name:
             services.lanes.release(self._seat)
             self._seat = None
-            return BoundElsewhere(record.owner)
+            return BoundElsewhere(owner)
         return Opened()
 
-    def _bound_by_another(self, record: KeyRecord) -> bool:
-        """Whether a parallel first turn bound the key while this one was dialling."""
+    async def _take_seat(self, outbound: Outbound) -> Seat:
+        seat, previous = self._anchored_seat, self._request.evidence.previous_response
+        if seat is not None and previous is not None:
+            return await seats.take_anchored(self._services, seat, previous)
+        return await seats.take(self._services, self._request, outbound.handshake)
+
+    def _bound_by_another(self) -> str | None:
+        """Return the owner, if a parallel first turn bound the key while this one was dialling."""
+        record = self._services.keys.record(self.ownership.key)
         first_try = self.turn is not None and self.turn.attempts == 0
-        return first_try and not self._record.bound and record.bound and self._is_hard
+        was_free = first_try and not self.ownership.record.bound and self._anchored_seat is None
+        return record.owner if was_free and record.bound and self._is_hard else None
 
     @property
     def _is_hard(self) -> bool:
         return self.strength is Strength.HARD
 
-    async def _take_seat(self, handshake: Handshake) -> Seat:
-        services = self._services
-        if self._anchored_seat is not None:
-            return await self._take_anchored(self._anchored_seat)
-        lane = Lane.of(self._request.evidence.lane, self._request.model, handshake)
-        while True:
-            seat = await services.lanes.take(lane)
-            if seat is not None:
-                return seat
-            wait = services.accounts.dial_wait(handshake.account)
-            if wait == 0:
-                break
-            await services.lanes.freed(wait)
-        options = DialOptions(
-            timeout_seconds=self._settings.timeouts.dial,
-            largest_event_bytes=self._settings.limits.request_bytes,
-        )
-        socket = await dial(handshake, options, services.now)
-        seen = client_headers(socket.response_headers)
-        services.accounts.limits_seen(handshake.account, seen)
-        return services.lanes.add(socket, lane)
-
-    async def _take_anchored(self, seat: Seat) -> Seat:
-        limit = self._settings.lanes.queue
-        if not seat.free.is_set() and seat.waiting >= limit:
-            raise _Ended(
-                ClientError(
-                    "queue_full",
-                    f"{limit} turns wait for the socket that holds this response already",
-                    retry_after=1,
-                )
-            )
-        if not await self._services.lanes.take_anchored(
-            seat, self._request.evidence.previous_response or ""
-        ):
-            raise _Ended(_previous_response_not_found())
-        return seat
-
     async def _send(self) -> Event:
-        for key in {self.key, self._request.evidence.lane}:
-            self._services.keys.bind(key, self._socket.account)
+        self._services.keys.bind(
+            {self.ownership.key, self._request.evidence.lane}, self._socket.account
+        )
         assert self._outbound is not None, "a socket was opened for it"
         was_open = self._socket.open
         due = self._due()
@@ -320,7 +296,7 @@ class TurnRunner:
             due = self._due()
             try:
                 async with asyncio.timeout_at(due):
-                    received = self._parsed(await self._socket.receive())
+                    received = parsed(self._socket, await self._socket.receive())
             except TimeoutError:
                 return self._silent(due)
             if received.kind == "error":
@@ -345,96 +321,30 @@ class TurnRunner:
         self._services.accounts.limits_seen(account, client_headers(failure.headers.items()))
         if failure.row is MODEL_UNAVAILABLE and self._request.model:
             self._services.accounts.model_missing(account, self._request.model)
-        if failure.spares_socket:
-            self._give_back(response_id=None)
+        if failure.spares_socket and self._seat is not None:
+            self._services.lanes.made(self._seat, None)
+            self._services.lanes.release(self._seat)
+            self._seat = None
         else:
             self._retire(failure.row.reason)
         return Refused(failure)
 
     # From the first event on
 
-    async def _stream(self) -> Event:
-        """Relay events until the terminal one."""
-        sink, socket = self._sink, self._socket
+    async def _relay(self) -> Event:
+        """Relay the response; its seat is given back with the terminal event."""
         assert self._first is not None, "the turn has responded"
-        received = self._first
+        assert self._seat is not None, "events come from a socket"
         self.first_event_at = self._loop.time()
-        response_id = self._responded(received.event)
-        await sink.begin([*self._head.headers(socket), *self._answer_headers()])
-        with Silence(self._settings.timeouts.idle, lambda: socket.end("silent")) as silence:
-            try:
-                while received.kind not in frames.TERMINAL_EVENTS:
-                    if received.kind == frames.ITEM_DONE_EVENT:
-                        self._note_reasoning(received.event)
-                    if frames.is_response_event(received.kind):
-                        await sink.event(received.kind, received.text)
-                    else:
-                        self._head.telemetry(received.kind, received.event, socket.account)
-                    silence.listen()
-                    received = self._parsed(await socket.receive())
-                    silence.broken()
-            except SocketGone as exc:
-                return self._closed(exc)
-        await self._finish(received, response_id)
+        relay = Relay(self._services, self._request, self._sink, self._head, self._seat)
+        try:
+            self.ended_with = await relay.run(self._first, self._answer_headers())
+        except SocketGone as exc:
+            return self._closed(exc)
+        self._seat = None
         return Finished()
 
-    def _responded(self, event: dict[str, Any]) -> str | None:
-        """Note who works on the turn; return the response's id if it lives on this socket only."""
-        keys, account = self._services.keys, self._socket.account
-        self._committed = keys.responded(self._stored_key, account)
-        response = event.get("response")
-        response_id = response.get("id") if isinstance(response, dict) else None
-        if not isinstance(response_id, str):
-            return None
-        if self._request.body.get("store") is not False:
-            keys.stores(response_id, account)
-            return None
-        assert self._seat is not None, "events come from a socket"
-        self._services.lanes.made(self._seat, response_id)
-        return response_id
-
-    @property
-    def _stored_key(self) -> Key:
-        """The key whose owner row this turn writes: its conversation's, not a single response's."""
-        return self._request.evidence.lane
-
-    async def _finish(self, last: _Received, response_id: str | None) -> None:
-        services, account = self._services, self._socket.account
-        self.ended_with = last.kind
-        if last.kind in ("response.completed", "response.incomplete"):
-            services.keys.completed(self._stored_key, account, self._pool())
-            services.accounts.turn_completed(account)
-        if self._committed is not None:
-            await self._wait_for_commit(self._committed)
-        if last.kind == "error":
-            self._retire(last.kind)
-        else:
-            self._give_back(response_id=response_id)
-        await self._sink.finish(last.kind, last.text)
-
-    async def _wait_for_commit(self, committed: Future[None]) -> None:
-        done, _ = await asyncio.wait([asyncio.wrap_future(committed)], timeout=OWNER_COMMIT_SECONDS)
-        if not done:
-            self._services.warn("the owner of a conversation is not on disk yet; going on")
-
     # Both
-
-    def _parsed(self, text: str) -> _Received:
-        """Return an event; what is no JSON object is a protocol fault of the upstream.
-
-        Raises:
-            SocketGone: it is.
-        """
-        try:
-            return _Received(*frames.parse_event(text), text)
-        except ValueError:
-            self._socket.end("not JSON", PROTOCOL_FAULT)
-            raise SocketGone("not JSON", row=PROTOCOL_FAULT) from None
-
-    def _note_reasoning(self, event: dict[str, Any]) -> None:
-        digest = frames.reasoning_digest(event.get("item"))
-        if digest is not None:
-            self._services.keys.reasoned(digest, self._socket.account)
 
     def _closed(self, gone: SocketGone, *, sent: bool = True) -> Event:
         policy = reconnect_policy(self._settings)
@@ -447,11 +357,12 @@ class TurnRunner:
             self._services.lanes.retire(self._seat)
             self._seat = None
 
-    def _give_back(self, response_id: str | None) -> None:
-        seat, self._seat = self._seat, None
-        if seat is not None:
-            self._services.lanes.made(seat, response_id)
-            self._services.lanes.release(seat)
+    def _go_to_account(self, name: str) -> None:
+        if self._in_flight != name:
+            self._leave_account()
+            self._in_flight = name
+            self._services.accounts.entered(name)
+        self._services.accounts.chosen(name)
 
     def _leave_account(self) -> None:
         if self._in_flight is not None:
@@ -459,7 +370,7 @@ class TurnRunner:
             self._in_flight = None
 
     @property
-    def _socket(self) -> UpstreamSocket:
+    def _socket(self) -> Socket:
         assert self._seat is not None, "no socket was opened yet"
         return self._seat.socket
 
@@ -475,11 +386,3 @@ class TurnRunner:
 
 def _error_code(error: ClientError | Failure | None) -> str:
     return "-" if error is None else error.code or "upstream error"
-
-
-def _previous_response_not_found() -> ClientError:
-    return ClientError(
-        "previous_response_not_found",
-        "no open socket holds the previous response; send the full input",
-        param="previous_response_id",
-    )

@@ -11,17 +11,18 @@ from pathlib import Path
 
 from codexlb_cli.core.accounts import FRESH, AccountState
 from codexlb_cli.errors import ConfigError
-from codexlb_cli.store.database import Write, database_path, open_for_writing, reading
+from codexlb_cli.store.database import (
+    Write,
+    database_path,
+    open_for_writing,
+    reading,
+    tell_gateway,
+)
 
 _UPSERT = (
     "INSERT INTO accounts (name, state) VALUES (?, ?)"
     " ON CONFLICT (name) DO UPDATE SET state = excluded.state"
 )
-
-
-def reset_marker(state_folder: Path) -> Path:
-    """Return the file that `accounts reset` touches, so that a running gateway notices at once."""
-    return state_folder / "reset"
 
 
 def read_states(
@@ -37,12 +38,17 @@ def read_states(
         with reading(state_folder) as connection:
             if connection is None:
                 return {}
-            rows = connection.execute("SELECT name, state FROM accounts").fetchall()
+            return states_in(connection)
     except sqlite3.Error as exc:
         if warn is not None:
             path = database_path(state_folder)
             warn(f"`{path}` cannot be read ({exc}), so what was learned about accounts is unknown")
         return {}
+
+
+def states_in(connection: sqlite3.Connection) -> dict[str, AccountState]:
+    """Return what an open database knows of each account."""
+    rows = connection.execute("SELECT name, state FROM accounts").fetchall()
     return {name: _decode(text) for name, text in rows}
 
 
@@ -69,7 +75,7 @@ def reset_account(state_folder: Path, name: str, now: float) -> None:
         with closing(open_for_writing(path)) as connection, connection:
             connection.execute(_UPSERT, (name, _encode(FRESH)))
             connection.execute("UPDATE accounts SET reset_at = ? WHERE name = ?", (now, name))
-        reset_marker(state_folder).write_text(f"{now}\n")
+        tell_gateway(state_folder, now)
     except (sqlite3.Error, OSError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else exc
         raise ConfigError(

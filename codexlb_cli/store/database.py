@@ -1,23 +1,20 @@
-"""The SQLite file: what must survive a restart. One writer thread, nothing on the hot path.
+"""The SQLite file: what must survive a restart, as commands read and change it.
 
-A database that cannot be opened or written never fails a request: the gateway goes on from memory
-and says so once. Schema changes raise `SCHEMA_VERSION`; a newer file is left alone.
+Schema changes raise `SCHEMA_VERSION`; a newer file is left alone. `running` is the gateway's side.
 """
 
 from __future__ import annotations
 
-import queue
 import sqlite3
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 5.0
 
-_SCHEMA = """
+SCHEMA = """
 CREATE TABLE IF NOT EXISTS accounts (
     name TEXT PRIMARY KEY, state TEXT NOT NULL, reset_at REAL
 ) STRICT;
@@ -25,7 +22,7 @@ CREATE TABLE IF NOT EXISTS owners (
     source TEXT NOT NULL, key TEXT NOT NULL, account TEXT NOT NULL, updated REAL NOT NULL,
     PRIMARY KEY (source, key)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS owners_updated ON owners (updated);
+CREATE INDEX IF NOT EXISTS owners_updated ON owners (source, updated);
 CREATE TABLE IF NOT EXISTS reasoning (
     digest TEXT PRIMARY KEY, account TEXT NOT NULL, updated REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
@@ -33,6 +30,8 @@ CREATE INDEX IF NOT EXISTS reasoning_updated ON reasoning (updated);
 """
 
 Write = Callable[[sqlite3.Connection], None]
+T = TypeVar("T")
+Query = Callable[[sqlite3.Connection], T]
 
 
 def database_path(state_folder: Path) -> Path:
@@ -56,7 +55,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > SCHEMA_VERSION:
             raise sqlite3.DatabaseError(f"schema {version} is newer than {SCHEMA_VERSION}")
-        connection.executescript(_SCHEMA)
+        connection.executescript(SCHEMA)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.commit()
     except BaseException:
@@ -80,75 +79,15 @@ def reading(state_folder: Path) -> Iterator[sqlite3.Connection | None]:
         yield connection
 
 
-class Writer:
-    """The one thread that writes; everything queued together is one transaction.
+def change_marker(state_folder: Path) -> Path:
+    """Return the file that commands touch after a change, so that a running gateway notices."""
+    return state_folder / "changed"
 
-    Args:
-        path: the database file.
-        warn: called once, from the writer's thread, when the database cannot be used.
+
+def tell_gateway(state_folder: Path, now: float) -> None:
+    """Let a running gateway look at the database again, at its next request.
+
+    Raises:
+        OSError: the marker cannot be written.
     """
-
-    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
-        self._path = path
-        self._warn = warn
-        self._queue: queue.SimpleQueue[tuple[Write, Future[None]] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="codexlb-store", daemon=True)
-        self._broken = False
-        self._thread.start()
-
-    def submit(self, write: Write) -> Future[None]:
-        """Queue a write; the future is done when it is committed, or given up."""
-        future: Future[None] = Future()
-        self._queue.put((write, future))
-        return future
-
-    def close(self) -> None:
-        """Write what is queued and end the thread."""
-        self._queue.put(None)
-        self._thread.join(BUSY_SECONDS * 2)
-
-    def _run(self) -> None:
-        connection = self._open()
-        ended = False
-        while not ended:
-            batch, ended = self._take()
-            if batch and connection is not None:
-                self._commit(connection, [write for write, _ in batch])
-            for _, future in batch:
-                future.set_result(None)
-        if connection is not None:
-            connection.close()
-
-    def _open(self) -> sqlite3.Connection | None:
-        try:
-            return open_for_writing(self._path)
-        except (sqlite3.Error, OSError) as exc:
-            self._give_up(exc)
-            return None
-
-    def _take(self) -> tuple[list[tuple[Write, Future[None]]], bool]:
-        batch: list[tuple[Write, Future[None]]] = []
-        item = self._queue.get()
-        while item is not None:
-            batch.append(item)
-            try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                return batch, False
-        return batch, True
-
-    def _commit(self, connection: sqlite3.Connection, writes: list[Write]) -> None:
-        try:
-            with connection:
-                for write in writes:
-                    write(connection)
-        except (sqlite3.Error, ValueError) as exc:  # ValueError: text that is no Unicode
-            self._give_up(exc)
-
-    def _give_up(self, exc: Exception) -> None:
-        if not self._broken:
-            self._broken = True
-            self._warn(
-                f"`{self._path}` cannot be written ({exc}); sessions and cooldowns may not "
-                "survive a restart"
-            )
+    change_marker(state_folder).write_text(f"{now}\n")

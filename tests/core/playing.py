@@ -28,6 +28,7 @@ from codexlb_cli.core.turn_events import (
     Opened,
     OutOfTime,
     PassOn,
+    Queue,
     Refused,
     Responded,
     Send,
@@ -67,6 +68,8 @@ def refused(status: int | None, code: str | None = None, wait: float | None = No
 def told(action: Action) -> str:
     """Show one action as a line."""
     match action:
+        case Queue(accounts):
+            return f"queue for {' or '.join(accounts)}"
         case Dial(account, 0):
             return f"dial {account}"
         case Dial(account, after):

@@ -13,19 +13,15 @@ from codexlb_cli.core.affinity import (
     UNKEYED,
     Evidence,
     Key,
-    KeyRecord,
-    anchor_lost,
-    keeps_soft_owner,
-    owner_after,
     read_evidence,
     session_key,
     unreadable_reasoning,
 )
 from codexlb_cli.core.frames import Body, InvalidBodyError, parse_body
 from codexlb_cli.core.headers import Header
+from codexlb_cli.core.ownership import NEW, resolve
 from codexlb_cli.core.reconnect import Strength
 from tests.core.header_table import SESSION_ROW
-from tests.core.pools import NOW, pool
 
 
 def body(**members: Any) -> Body:
@@ -61,14 +57,14 @@ def test_the_key_that_decides(
     headers: list[Header], members: dict[str, Any], key: Key, strength: Strength
 ) -> None:
     evidence = read(*headers, **members)
-    assert evidence.keys[0] == key
-    assert evidence.keys[0].strength is strength
+    assert resolve(evidence, lambda _: NEW).key == key
+    assert key.strength is strength
 
 
 def test_every_key_is_told_strongest_first() -> None:
     evidence = read(SESSION, STATE, prompt_cache_key="c", previous_response_id="r")
     assert [k.source for k in evidence.keys] == [
-        "previous_response", "session", "turn_state", "prompt_cache",
+        "previous_response", "turn_state", "session", "prompt_cache",
     ]  # fmt: skip
     assert [k.strength for k in evidence.keys] == [Strength.HARD] * 3 + [Strength.SOFT]
     assert evidence.turn_state == "ts"
@@ -224,60 +220,6 @@ def test_chained_turns_are_not_portable(members: dict[str, Any]) -> None:
     assert read(SESSION, **members).portable is False
 
 
-# --- what a key remembers --------------------------------------------------------------------
-
-
-def test_a_key_that_gave_up_gets_no_replay_for_thirty_seconds() -> None:
-    assert KeyRecord().may_replay(NOW)
-    record = KeyRecord("work", bound=True).failed(NOW)
-    assert [record.may_replay(NOW + s) for s in (0, 29.9, 30, 31)] == [False, False, True, True]
-    assert record.owner == "work"
-    assert record.bound
-    again = record.failed(NOW + 40)
-    assert not again.may_replay(NOW + 69)
-    assert again.may_replay(NOW + 70)
-
-
-def test_three_failed_turns_over_a_minute_are_the_owners_failure() -> None:
-    record = KeyRecord("work", bound=True)
-    for second in (0, 30):
-        record = record.failed(NOW + second)
-        assert not record.owner_keeps_failing
-    record = record.failed(NOW + 60)
-    assert record.owner_keeps_failing
-    assert record.failures == 3
-
-
-def test_three_quick_failures_are_not() -> None:
-    record = KeyRecord("work", bound=True)
-    for second in (0, 1, 2):
-        record = record.failed(NOW + second)
-    assert not record.owner_keeps_failing
-
-
-def test_a_completed_turn_forgets_failures() -> None:
-    record = KeyRecord("work", bound=True)
-    for second in (0, 40, 80):
-        record = record.failed(NOW + second)
-    done = record.completed("home")
-    assert done == KeyRecord("home", bound=True)
-    assert done.may_replay(NOW + 80)
-    assert not done.failed(NOW + 200).owner_keeps_failing
-
-
-@pytest.mark.parametrize(
-    ("state", "keeps"),
-    [
-        ("ready", True), ("cooling", True), ("back_soon", True), ("limited", True),
-        ("limited_for_long", False), ("needs_login", False), ("disabled", False),
-    ],
-)  # fmt: skip
-def test_what_holds_for_one_request_never_rewrites_a_soft_row(state: str, keeps: bool) -> None:
-    standing = pool("work", work=state).standing_of("work")
-    assert keeps_soft_owner(standing, NOW) is keeps
-    assert not keeps_soft_owner(None, NOW)
-
-
 # --- reasoning -------------------------------------------------------------------------------
 
 
@@ -298,43 +240,6 @@ def test_reasoning_is_readable_by_the_account_that_made_it(
     assert unreadable_reasoning(digests, account, made_by=makers.get, home=home) == unreadable
 
 
-@pytest.mark.parametrize(
-    ("members", "on_socket", "live", "owner_known", "lost"),
-    [
-        ({}, False, False, False, False),
-        ({"previous_response_id": "r"}, True, True, False, False),
-        ({"previous_response_id": "r"}, True, False, False, True),
-        ({"previous_response_id": "r", "store": False}, True, False, False, True),
-        ({"previous_response_id": "r", "store": False}, False, False, True, False),
-        ({"previous_response_id": "r", "store": False}, False, False, False, True),
-        ({"previous_response_id": "r"}, False, False, False, False),
-    ],
-)
-def test_when_the_response_that_a_turn_continues_is_lost(
-    members: dict[str, Any], on_socket: bool, live: bool, owner_known: bool, lost: bool
-) -> None:
-    evidence = read(**members)
-    assert anchor_lost(evidence, on_socket=on_socket, live=live, owner_known=owner_known) is lost
-
-
 def test_items_may_be_nested_as_deep_as_json_may() -> None:
     deep = '{"content":[' * 400 + '{"file_id":"f"}' + "]}" * 400
     assert not read_evidence([], parse_body(f'{{"input":[{deep}]}}'.encode())).portable
-
-
-@pytest.mark.parametrize(
-    ("source", "bound", "state", "owner"),
-    [
-        ("session", True, "ready", "home"),
-        ("prompt_cache", False, "ready", "home"),
-        ("prompt_cache", True, "ready", "work"),
-        ("prompt_cache", True, "disabled", "home"),
-    ],
-)
-def test_who_owns_a_key_after_another_account_completed_a_turn(
-    source: str, bound: bool, state: str, owner: str
-) -> None:
-    known = pool("work", "home", work=state).standing_of("work")
-    record = KeyRecord("work", bound=bound)
-    assert owner_after(Key(source, "k"), record, "home", known, NOW) == owner
-    assert owner_after(Key(source, "k"), record, "home", None, NOW) == "home"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import asyncio
 
 import pytest
 
@@ -11,46 +11,45 @@ from codexlb_cli.core.affinity import Key, read_evidence
 from codexlb_cli.core.frames import parse_body
 from codexlb_cli.core.selection import Pool
 from codexlb_cli.gateway.keys import TOUCH_SECONDS, Keys, Recent
-from codexlb_cli.store.database import Writer, database_path
-from codexlb_cli.store.owners import read_owners
+from codexlb_cli.store.owners import find_owners
+from codexlb_cli.store.running import MemoryStore
 
 NOW = 1_800_000_000.0
 ACCOUNTS = (Account("work"), Account("home"))
 
 
 @pytest.mark.parametrize("source", ["session", "prompt_cache"])
-def test_the_row_of_a_key_that_is_still_used_stays_young(tmp_path: Path, source: str) -> None:
+def test_the_row_of_a_key_that_is_still_used_stays_young(source: str) -> None:
     now = [NOW]
-    writer = Writer(database_path(tmp_path), warn=pytest.fail)
-    keys, key = Keys(writer, tmp_path, lambda: now[0]), Key(source, "k")
+    store = MemoryStore()
+    keys, key = Keys(store, lambda: now[0]), Key(source, "k")
 
     def turn() -> None:
         keys.claim(key, "work")
-        keys.bind(key, "work")
-        keys.responded(key, "work")
-        keys.completed(key, "work", Pool(ACCOUNTS, now[0]))
+        keys.bind([key], "work")
+        keys.responded([key], "work")
+        keys.completed([key], "work", Pool(ACCOUNTS, now[0]))
 
     turn()
     now[0] += TOUCH_SECONDS / 2
     turn()
     now[0] += TOUCH_SECONDS / 2
     turn()
-    writer.close()
-    assert read_owners(tmp_path, now[0]) == [(source, "k", "work", NOW + TOUCH_SECONDS)]
+    nobody: dict[Key, tuple[str, float]] = {}
+    found = asyncio.run(store.read(find_owners([key], now[0]), nobody))
+    assert found == {key: ("work", NOW + TOUCH_SECONDS)}
 
 
-def test_a_claim_ends_with_the_last_turn_that_shares_it(tmp_path: Path) -> None:
-    writer = Writer(database_path(tmp_path), warn=pytest.fail)
-    keys = Keys(writer, tmp_path, lambda: NOW)
+def test_a_claim_ends_with_the_last_turn_that_shares_it() -> None:
+    keys = Keys(MemoryStore(), lambda: NOW)
     evidence = read_evidence([("session-id", "s")], parse_body(b"{}"))
-    key, _ = keys.enter(evidence)
+    key = keys.enter(evidence).key
     keys.claim(key, "work")
-    assert keys.enter(evidence)[1].owner == "work"
+    assert keys.enter(evidence).owner == "work"
     keys.leave(key)
     assert keys.record(key).owner == "work"
     keys.leave(key)
     assert keys.record(key).owner is None
-    writer.close()
 
 
 def test_what_was_used_least_recently_is_forgotten() -> None:

@@ -9,23 +9,30 @@ from pathlib import Path
 import pytest
 
 from codexlb_cli.core.accounts import FRESH, AccountState
+from codexlb_cli.core.affinity import LIFETIMES, Key
 from codexlb_cli.errors import ConfigError
 from codexlb_cli.store.cooldowns import (
     read_resets,
     read_states,
     reset_account,
-    reset_marker,
     write_state,
 )
-from codexlb_cli.store.database import SCHEMA_VERSION, Writer, database_path, open_for_writing
+from codexlb_cli.store.database import (
+    SCHEMA_VERSION,
+    change_marker,
+    database_path,
+    open_for_writing,
+    reading,
+)
 from codexlb_cli.store.owners import (
-    LIFETIME_SECONDS,
+    REASONING_SECONDS,
+    find_owners,
+    find_reasoning,
     forget_old,
-    read_owners,
-    read_reasoning,
     write_owner,
     write_reasoning,
 )
+from codexlb_cli.store.running import Database
 
 NOW = 1_800_000_000.0
 LIMITED = AccountState(
@@ -47,44 +54,54 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
-def _writer(folder: Path, warnings: list[str]) -> Writer:
-    return Writer(database_path(folder), warnings.append)
+KEYS = [Key("session", n) for n in ("s1", "old", "new")] + [Key("prompt_cache", "k")]
+S1 = KEYS[0]
+
+
+def owners(folder: Path, now: float = NOW) -> dict[Key, tuple[str, float]]:
+    """The owner rows of the keys above that are alive."""
+    with reading(folder) as connection:
+        return {} if connection is None else find_owners(KEYS, now)(connection)
+
+
+def _writer(folder: Path, warnings: list[str]) -> Database:
+    return Database(database_path(folder), warnings.append)
 
 
 def test_states_and_owners_survive_a_restart(folder: Path, warnings: list[str]) -> None:
     writer = _writer(folder, warnings)
     writer.submit(write_state("work", LIMITED))
-    writer.submit(write_owner("session", "s1", "work", NOW))
-    writer.submit(write_owner("prompt_cache", "k", "home", NOW + 1)).result(10)
+    writer.submit(write_owner(Key("session", "s1"), "work", NOW))
+    writer.submit(write_owner(Key("prompt_cache", "k"), "home", NOW + 1)).result(10)
     assert read_states(folder) == {"work": LIMITED}
     writer.close()
 
     assert read_states(folder) == {"work": LIMITED}
-    assert read_owners(folder, NOW) == [
-        ("session", "s1", "work", NOW),
-        ("prompt_cache", "k", "home", NOW + 1),
-    ]
+    assert owners(folder) == {S1: ("work", NOW), Key("prompt_cache", "k"): ("home", NOW + 1)}
     assert warnings == []
 
 
 def test_the_last_write_of_a_key_wins(folder: Path, warnings: list[str]) -> None:
     writer = _writer(folder, warnings)
-    writer.submit(write_owner("session", "s1", "work", NOW))
-    writer.submit(write_owner("session", "s1", "home", NOW + 5))
+    writer.submit(write_owner(Key("session", "s1"), "work", NOW))
+    writer.submit(write_owner(Key("session", "s1"), "home", NOW + 5))
     writer.close()
-    assert read_owners(folder, NOW) == [("session", "s1", "home", NOW + 5)]
+    assert owners(folder) == {S1: ("home", NOW + 5)}
 
 
 def test_owners_that_outlived_their_time_are_forgotten(folder: Path, warnings: list[str]) -> None:
     writer = _writer(folder, warnings)
-    writer.submit(write_owner("session", "old", "work", NOW - LIFETIME_SECONDS))
-    writer.submit(write_owner("session", "new", "work", NOW))
-    writer.submit(write_reasoning("aa", "work", NOW - LIFETIME_SECONDS))
+    writer.submit(write_owner(Key("session", "old"), "work", NOW - LIFETIMES["session"]))
+    writer.submit(write_owner(Key("session", "new"), "work", NOW))
+    writer.submit(write_reasoning("aa", "work", NOW - REASONING_SECONDS))
     writer.submit(write_reasoning("bb", "home", NOW))
     writer.submit(forget_old(NOW))
     writer.close()
-    assert read_reasoning(folder, NOW - LIFETIME_SECONDS) == [("bb", "home")]
-    assert [key for _, key, _, _ in read_owners(folder, NOW - LIFETIME_SECONDS)] == ["new"]
+    with reading(folder) as connection:
+        assert connection is not None
+        long_ago = NOW - REASONING_SECONDS - 1
+        assert find_reasoning(["aa", "bb"], long_ago)(connection) == {"bb": "home"}
+    assert list(owners(folder, long_ago)) == [Key("session", "new")]
 
 
 def test_the_file_is_for_its_owner_alone(folder: Path, warnings: list[str]) -> None:
@@ -98,7 +115,7 @@ def test_the_file_is_for_its_owner_alone(folder: Path, warnings: list[str]) -> N
 def test_nothing_is_read_where_nothing_was_written(folder: Path) -> None:
     assert read_states(folder) == {}
     assert read_resets(folder) == {}
-    assert read_owners(folder, NOW) == []
+    assert owners(folder) == {}
     assert not folder.exists()
 
 
@@ -108,7 +125,7 @@ def test_a_reset_clears_the_state_and_leaves_a_mark(folder: Path, warnings: list
     reset_account(folder, "work", NOW)
     assert read_states(folder) == {"work": FRESH}
     assert read_resets(folder) == {"work": NOW}
-    assert reset_marker(folder).exists()
+    assert change_marker(folder).exists()
     # What the gateway learns later does not take the time of the reset away.
     writer.submit(write_state("work", LIMITED)).result(10)
     writer.close()
@@ -169,8 +186,7 @@ def test_reading_leaves_no_trace(folder: Path, warnings: list[str]) -> None:
 
 def test_text_that_is_no_unicode_ends_no_writer(folder: Path, warnings: list[str]) -> None:
     writer = _writer(folder, warnings)
-    writer.submit(write_owner("session", "\ud800", "work", NOW)).result(10)
-    writer.submit(write_owner("session", "s1", "work", NOW)).result(10)
+    writer.submit(write_owner(Key("session", "\ud800"), "work", NOW)).result(10)
+    assert writer.epoch == 1
     writer.close()
-    assert [key for _, key, _, _ in read_owners(folder, NOW)] == ["s1"]
     assert len(warnings) == 1

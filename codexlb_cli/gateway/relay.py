@@ -1,0 +1,125 @@
+"""Relays one response, from its first event to its last, and notes who made what."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any, NamedTuple
+
+from codexlb_cli.core import frames
+from codexlb_cli.core.affinity import Key
+from codexlb_cli.core.closes import PROTOCOL_FAULT
+from codexlb_cli.core.headers import Header
+from codexlb_cli.core.ownership import outlasts
+from codexlb_cli.gateway.head import Head
+from codexlb_cli.gateway.lanes import Seat
+from codexlb_cli.gateway.services import Services, TurnRequest
+from codexlb_cli.gateway.silence import Silence
+from codexlb_cli.gateway.sinks import Sink
+from codexlb_cli.gateway.sockets import Socket, SocketGone
+
+
+class Received(NamedTuple):
+    """An upstream event: its type, its JSON, and its text as it came."""
+
+    kind: str
+    event: dict[str, Any]
+    text: str
+
+
+def parsed(socket: Socket, text: str) -> Received:
+    """Return an event; what is no JSON object is a protocol fault of the upstream.
+
+    Raises:
+        SocketGone: it is, and the socket was ended.
+    """
+    try:
+        return Received(*frames.parse_event(text), text)
+    except ValueError:
+        socket.end("not JSON", PROTOCOL_FAULT)
+        raise SocketGone("not JSON", row=PROTOCOL_FAULT) from None
+
+
+class Relay:
+    """Relays the response of one turn.
+
+    Args:
+        services: the running gateway.
+        request: the client's request.
+        sink: where the events go.
+        head: the part of the response head that the upstream decides.
+        seat: the socket that responds.
+    """
+
+    def __init__(
+        self, services: Services, request: TurnRequest, sink: Sink, head: Head, seat: Seat
+    ) -> None:
+        self._services = services
+        self._request = request
+        self._sink = sink
+        self._head = head
+        self._seat = seat
+        self._committed: Future[None] | None = None
+        self._response_id: str | None = None
+
+    async def run(self, first: Received, headers: list[Header]) -> str:
+        """Relay events, and return the type of the terminal one; the seat is given back then.
+
+        Args:
+            first: the first response event.
+            headers: of the answer, besides those that the upstream decides.
+
+        Raises:
+            SocketGone: the socket closed before the terminal event.
+        """
+        sink, socket = self._sink, self._seat.socket
+        received = first
+        self._responded(received.event)
+        await sink.begin([*self._head.headers(socket), *headers])
+        idle_seconds = self._services.settings.timeouts.idle
+        with Silence(idle_seconds, lambda: socket.end("silent")) as silence:
+            while received.kind not in frames.TERMINAL_EVENTS:
+                if received.kind == frames.ITEM_DONE_EVENT:
+                    self._note_reasoning(received.event)
+                if frames.is_response_event(received.kind):
+                    await sink.event(received.kind, received.text)
+                else:
+                    self._head.telemetry(received.kind, received.event, socket.account)
+                silence.listen()
+                received = parsed(socket, await socket.receive())
+                silence.broken()
+        await self._finish(received)
+        return received.kind
+
+    def _responded(self, event: dict[str, Any]) -> None:
+        """Note who works on the turn, and where its response will lie."""
+        keys, account = self._services.keys, self._seat.socket.account
+        told = list(self._request.evidence.stored)
+        response = event.get("response")
+        response_id = response.get("id") if isinstance(response, dict) else None
+        if isinstance(response_id, str):
+            if outlasts(self._request.body):
+                told.append(Key("previous_response", response_id))
+            else:
+                self._response_id = response_id
+                self._services.lanes.made(self._seat, response_id)
+        self._committed = keys.responded(told, account)
+
+    async def _finish(self, last: Received) -> None:
+        services, account = self._services, self._seat.socket.account
+        if last.kind in ("response.completed", "response.incomplete"):
+            pool = services.accounts.pool(self._request.model)
+            services.keys.completed(self._request.evidence.stored, account, pool)
+            services.accounts.turn_completed(account)
+        if self._committed is not None:
+            await services.store.committed(self._committed)
+        if last.kind == "error":
+            services.lanes.retire(self._seat)
+        else:
+            services.lanes.made(self._seat, self._response_id)
+            services.lanes.release(self._seat)
+        await self._sink.finish(last.kind, last.text)
+
+    def _note_reasoning(self, event: dict[str, Any]) -> None:
+        digest = frames.reasoning_digest(event.get("item"))
+        if digest is not None:
+            self._services.keys.reasoned(digest, self._seat.socket.account)
