@@ -49,7 +49,9 @@ def mock_upstream(
       mock-tool        calls a tool first, and answers once it has the output
       mock-failed      response.failed, server_error
 
-    Every API key is an account of its own. GET /_mock/recording shows what was received.
+    Every API key is an account of its own; demo-key-NAME is the account NAME.
+
+    GET /_mock/recording shows what was received.
     """  # noqa: D301  (the backspace tells the help to keep the lines below it)
     import asyncio
 
@@ -110,7 +112,7 @@ A mock of the Responses upstream. Nothing leaves this computer.
 
   http       {upstream.base_url}
   websocket  {upstream.websocket_base_url}
-  accounts   every API key is one: account-1, account-2, ...
+  accounts   every API key is one: demo-key-NAME is NAME, others account-1, account-2, ...
   scenario   {escape(str(scenario)) if scenario else "none"}
   recording  {root}/_mock/recording
 

@@ -13,7 +13,6 @@ from codexlb_cli.mock_upstream.requests import RefusedError, invalid_request, pa
 from codexlb_cli.mock_upstream.rules import ErrorSpec
 from codexlb_cli.mock_upstream.script import SHORTCUTS
 from codexlb_cli.mock_upstream.state import INVALID_API_KEY
-from codexlb_cli.mock_upstream.stream import ResponseStream
 from codexlb_cli.mock_upstream.turns import TurnPerformance
 
 if TYPE_CHECKING:
@@ -108,8 +107,7 @@ class HttpExchange:
     async def _perform(self, account: str, request: TurnRequest, turn: Turn) -> bool:
         state = self._state
         rule = state.turn_rule(account, request)
-        answer = compose(request, rule)
-        stream = ResponseStream(state.next_response_id(), account, request, answer)
+        stream = state.response(account, request, compose(request, rule))
         outlet = SseOutlet(self._writer) if request.streamed else JsonOutlet(self._writer)
 
         def ended(outcome: str) -> None:

@@ -1,4 +1,4 @@
-"""The three ways out of a turn's events: WebSocket frames, an SSE body, one JSON document.
+"""The three ways out of a turn's events: messages, an SSE body, one JSON document.
 
 `turns.Outlet` says what each method does.
 """
@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from codexlb_cli.mock_upstream import wire
 from codexlb_cli.mock_upstream.stream import ResponseStream, rate_limit_headers, rate_limits_event
@@ -26,13 +26,17 @@ _SSE_HEADERS = {
 }
 
 
-class _Buffer:
+class WriteBuffer:
     """Collects pieces, so that a burst of events costs one write."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
         self._pieces: list[bytes] = []
         self.buffered_bytes = 0
+
+    def discard(self) -> None:
+        """Forget what was put and not flushed."""
+        self._take()
 
     def _add(self, piece: bytes) -> None:
         self._pieces.append(piece)
@@ -45,28 +49,50 @@ class _Buffer:
         return taken
 
 
-class FrameOutlet(_Buffer):
-    """Sends a turn as text frames.
+class Frames(Protocol):
+    """Where messages go: into frames on a socket, or into a queue."""
+
+    @property
+    def buffered_bytes(self) -> int:
+        """How much has been put and not flushed."""
+
+    def put_text(self, payload: bytes) -> None:
+        """Take a text message; it may wait for `flush`."""
+
+    def put_binary(self, payload: bytes) -> None:
+        """Take a binary message."""
+
+    def discard(self) -> None:
+        """Forget what was put and not flushed."""
+
+    async def flush(self) -> None:
+        """Send what was put; returns once the client takes it."""
+
+
+class FrameOutlet:
+    """Sends a turn as messages.
 
     Args:
-        writer: the socket.
-        close: ends it with a code and a reason.
+        frames: where they go.
+        close: ends the connection with a code and a reason.
 
     Attributes:
-        closed: once true, nothing is written any more; a close frame was the last.
+        closed: once true, nothing is sent any more; a close was the last.
         ignores_pings: whether the silence includes pongs.
     """
 
-    def __init__(
-        self, writer: asyncio.StreamWriter, close: Callable[[int, str], Awaitable[None]]
-    ) -> None:
-        super().__init__(writer)
+    def __init__(self, frames: Frames, close: Callable[[int, str], Awaitable[None]]) -> None:
+        self._frames = frames
         self._end = close
         self.closed = False
         self.ignores_pings = False
 
-    def put(self, name: str, payload: bytes) -> None:  # noqa: ARG002 - frames carry no name
-        self._add(wire.text_frame(payload))
+    @property
+    def buffered_bytes(self) -> int:
+        return self._frames.buffered_bytes
+
+    def put(self, name: str, payload: bytes) -> None:  # noqa: ARG002 - messages carry no name
+        self._frames.put_text(payload)
 
     def telemetry(
         self, metadata: Mapping[str, HeaderValue], limits: RateLimits | None, stream: ResponseStream
@@ -77,16 +103,16 @@ class FrameOutlet(_Buffer):
             self.put(*stream.metadata(metadata))
 
     def put_stray(self, text: str) -> None:
-        self._add(wire.text_frame(text.encode()))
+        self._frames.put_text(text.encode())
 
     def put_binary(self) -> None:
-        self._add(wire.binary_frame(_BINARY))
+        self._frames.put_binary(_BINARY)
 
     async def flush(self) -> None:
-        data = self._take()
-        if data and not self.closed:
-            self._writer.write(data)
-            await self._writer.drain()
+        if self.closed:
+            self._frames.discard()
+        else:
+            await self._frames.flush()
 
     async def error(self, error: ErrorSpec, stream: ResponseStream) -> None:
         await self.frame_error(error, stream.request.stream_id)
@@ -101,7 +127,7 @@ class FrameOutlet(_Buffer):
         frame["error"] = error.body
         if error.headers:
             frame["headers"] = error.headers
-        self._add(wire.text_frame(wire.to_json(frame)))
+        self._frames.put_text(wire.to_json(frame))
         await self.flush()
 
     async def close(self, code: int, reason: str) -> None:
@@ -116,7 +142,7 @@ class FrameOutlet(_Buffer):
         await asyncio.Event().wait()
 
 
-class _HttpOutlet(_Buffer):
+class _HttpOutlet(WriteBuffer):
     """What both kinds of HTTP answer have in common.
 
     Attributes:

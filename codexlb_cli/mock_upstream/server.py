@@ -5,41 +5,46 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import secrets
 import time
 from typing import TYPE_CHECKING, Self
 
 from codexlb_cli.errors import ConfigError
 from codexlb_cli.mock_upstream import wire
 from codexlb_cli.mock_upstream.http import HttpExchange
-from codexlb_cli.mock_upstream.recording import Frame, Handshake, Recording, Turn
 from codexlb_cli.mock_upstream.rules import ErrorSpec
-from codexlb_cli.mock_upstream.script import Script
-from codexlb_cli.mock_upstream.state import UpstreamState
+from codexlb_cli.mock_upstream.upstream import Upstream
 from codexlb_cli.mock_upstream.websocket import WebSocketConnection
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from types import TracebackType
 
+    from codexlb_cli.mock_upstream.recording import Turn
+    from codexlb_cli.mock_upstream.script import Script
+
 _BACKLOG = 1024
 _STOP_SECONDS = 1.0
 _LINGER_SECONDS = 1.0
 
 
-class MockUpstream:
+class MockUpstream(Upstream):
     """A mock upstream; an async context manager that listens while entered.
 
     Args:
         script: what goes wrong, and how turns look; see `docs/scenarios.md`.
         accounts: the API key of each account, by name; other keys are refused. None accepts every
-            key and names their accounts `account-1`, `account-2`, … in order of appearance.
+            key: `demo-key-NAME` is account NAME, others are `account-1`, `account-2`, … in order
+            of appearance.
         strict: close with 1011 before `response.created` on sockets whose upgrade carried
             headers of an HTTP request.
         host: the address to listen on.
         port: the port; 0 for any free one.
         keep: how many handshakes, frames and turns are kept each.
         on_turn: called with every turn when it has ended.
+        run: what response ids begin with, up to their count; None makes it up.
         clock: the monotonic clock of the records, in seconds.
+        wall_clock: seconds since the epoch, for `created_at`.
         sleep: waits for so many seconds.
     """
 
@@ -53,20 +58,24 @@ class MockUpstream:
         port: int = 0,
         keep: int = 10_000,
         on_turn: Callable[[Turn], None] | None = None,
+        run: str | None = None,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._host = host
-        self._port = port
-        self._recording = Recording(keep=keep, on_turn=on_turn)
-        self._state = UpstreamState(
-            script=script or Script(),
+        super().__init__(
+            script=script,
             accounts=accounts,
             strict=strict,
-            recording=self._recording,
+            keep=keep,
+            on_turn=on_turn,
+            run=secrets.token_hex(6) if run is None else run,
             clock=clock,
+            wall_clock=wall_clock,
             sleep=sleep,
         )
+        self._host = host
+        self._port = port
         self._server: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._websockets: set[WebSocketConnection] = set()
@@ -85,38 +94,6 @@ class MockUpstream:
     def websocket_base_url(self) -> str:
         """`ws://127.0.0.1:PORT/v1`."""
         return f"ws://{self._host}:{self._port}/v1"
-
-    @property
-    def handshakes(self) -> list[Handshake]:
-        """The WebSocket upgrades, oldest first."""
-        return self._recording.handshakes
-
-    @property
-    def frames(self) -> list[Frame]:
-        """The clients' messages, oldest first."""
-        return self._recording.frames
-
-    @property
-    def turns(self) -> list[Turn]:
-        """The turns over either transport, oldest first."""
-        return self._recording.turns
-
-    @property
-    def overlaps(self) -> int:
-        """How often a turn was sent on a socket whose turn was still running."""
-        return self._recording.overlaps
-
-    async def wait_for(
-        self,
-        predicate: Callable[[MockUpstream], bool],
-        timeout: float = 10.0,  # noqa: ASYNC109
-    ) -> None:
-        """Return once `predicate(self)` holds; it is asked whenever something is recorded.
-
-        Raises:
-            TimeoutError: it did not within `timeout` seconds.
-        """
-        await self._recording.wait_for(lambda: predicate(self), timeout)
 
     async def start(self) -> None:
         """Listen.

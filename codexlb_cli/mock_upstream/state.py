@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
+import re
 from itertools import count
 from typing import TYPE_CHECKING, Literal
 
+from codexlb_cli.config.schema import ACCOUNT_NAME
 from codexlb_cli.mock_upstream.memory import StoredResponses
 from codexlb_cli.mock_upstream.requests import invalid_request
 from codexlb_cli.mock_upstream.rules import (
@@ -16,11 +17,13 @@ from codexlb_cli.mock_upstream.rules import (
     TurnRule,
 )
 from codexlb_cli.mock_upstream.script import Occasion, decide
+from codexlb_cli.mock_upstream.stream import ResponseStream
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from codexlb_cli.mock_upstream.recording import Recording
+    from codexlb_cli.mock_upstream.answers import Answer
+    from codexlb_cli.mock_upstream.recording import Handshake, Recording
     from codexlb_cli.mock_upstream.requests import TurnRequest
     from codexlb_cli.mock_upstream.script import Script
     from codexlb_cli.mock_upstream.wire import Head
@@ -32,14 +35,19 @@ INVALID_API_KEY = ErrorSpec(
     message="Incorrect API key provided.",
 )
 _MOST_IDENTITIES = 1000
+_NAMED_KEY = re.compile(f"demo-key-({ACCOUNT_NAME.pattern})")
 
 
 class UpstreamState:
     """The state of one mock upstream, behind its connections.
 
     Args:
-        accounts: the key of each account; None gives every distinct key an identity of its own.
+        accounts: the key of each account; None gives every distinct key an identity of its own:
+            `demo-key-NAME` is NAME, others are numbered.
+        run: what the ids of this mock's responses begin with; two mocks must never make the same
+            id, so that an id is known only where it was made.
         clock: the monotonic clock of the records, in seconds.
+        wall_clock: seconds since the epoch, for what the responses say.
         sleep: waits for so many seconds.
     """
 
@@ -50,7 +58,9 @@ class UpstreamState:
         accounts: Mapping[str, str] | None,
         strict: bool,
         recording: Recording,
+        run: str,
         clock: Callable[[], float],
+        wall_clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self.strict = strict
@@ -58,12 +68,13 @@ class UpstreamState:
         self.clock = clock
         self.sleep = sleep
         self.stored = StoredResponses()
+        self._wall_clock = wall_clock
         self._script = script
         self._open = accounts is None
         self._names = {key: name for name, key in (accounts or {}).items()}
         self._seen: dict[str, int] = {}
-        # Two mocks never make the same id, so an id is known only where it was made.
-        self._run = secrets.token_hex(6)
+        self._run = run
+        self._numbers = count(1)
         self._responses = count(1)
         self._sockets = count(1)
 
@@ -71,9 +82,11 @@ class UpstreamState:
         """The number of a new connection."""
         return next(self._sockets)
 
-    def next_response_id(self) -> str:
-        """An id that no other response has."""
-        return f"resp_{self._run}{next(self._responses):012x}"
+    def response(self, account: str, request: TurnRequest, answer: Answer) -> ResponseStream:
+        """Begin a response, under an id that no other one has."""
+        response_id = f"resp_{self._run}{next(self._responses):012x}"
+        now = int(self._wall_clock())
+        return ResponseStream(response_id, account, request, answer, created_at=now)
 
     def identify(self, head: Head) -> str | None:
         """Return the account whose key a request carries; None if it is nobody's."""
@@ -82,8 +95,20 @@ class UpstreamState:
         if not self._open:
             return self._names.get(key)
         if key not in self._names and len(self._names) < _MOST_IDENTITIES:
-            self._names[key] = f"account-{len(self._names) + 1}"
+            named = _NAMED_KEY.fullmatch(key)
+            self._names[key] = named[1] if named else self._next_name()
         return self._names.get(key)
+
+    def answered(self, handshake: Handshake, status: int) -> None:
+        """Record the answer to an upgrade."""
+        handshake.status = status
+        self.recording.changed()
+
+    def ended(self, handshake: Handshake, how: str) -> None:
+        """Record how a socket ended; only the first word on it counts."""
+        if handshake.ended is None:
+            handshake.ended = how
+            self.recording.changed()
 
     def handshake_rule(self, account: str) -> HandshakeRule:
         """Decide what happens to an upgrade, and count it."""
@@ -115,6 +140,10 @@ class UpstreamState:
                 "organization.",
                 code="invalid_encrypted_content",
             )
+
+    def _next_name(self) -> str:
+        taken = set(self._names.values())
+        return next(name for n in self._numbers if (name := f"account-{n}") not in taken)
 
     def _decide(self, occasion: Occasion) -> HandshakeRule | TurnRule | None:
         decision = decide(self._script, occasion, self._seen)

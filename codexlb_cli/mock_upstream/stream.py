@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from itertools import count
 from json.encoder import encode_basestring
@@ -34,13 +33,14 @@ class ResponseStream:
         account: who serves; named in `metadata`, and in encrypted content.
         request: what is answered.
         answer: with what.
+        created_at: when, in seconds since the epoch.
     """
 
     response_id: str
     account: str
     request: TurnRequest
     answer: Answer
-    created_at: int = field(default_factory=lambda: int(time.time()))
+    created_at: int
     output: list[dict[str, Any]] = field(default_factory=list)
     final: dict[str, Any] | None = None
     _numbers: count[int] = field(default_factory=count)

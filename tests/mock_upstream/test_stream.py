@@ -109,7 +109,7 @@ def test_the_request_s_metadata_is_kept() -> None:
 
 def test_how_a_response_may_fail() -> None:
     request = parse_request({"model": "mock"}, 0)
-    stream = ResponseStream("resp_1", "work", request, compose(request, TurnRule()))
+    stream = ResponseStream("resp_1", "work", request, compose(request, TurnRule()), created_at=7)
     failed = json.loads(stream.failed(FailedSpec(code="x", message="y"))[1])
     assert failed["response"]["status"] == "failed"
     assert failed["response"]["error"] == {"code": "x", "message": "y"}

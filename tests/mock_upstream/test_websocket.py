@@ -96,6 +96,18 @@ def test_without_accounts_every_key_is_one() -> None:
     run(test, accounts=None)
 
 
+def test_without_accounts_a_demo_key_names_its_account() -> None:
+    async def test(mock: MockUpstream) -> None:
+        keys = ["demo-key-account-1", "first", "demo-key-work", "demo-key-", "demo-key-Work"]
+        for key in keys:
+            async with open_socket(mock, key=key) as socket:
+                await socket.turn()
+        names = [turn.account for turn in mock.turns]
+        assert names == ["account-1", "account-2", "work", "account-3", "account-4"]
+
+    run(test, accounts=None)
+
+
 def test_two_accounts_side_by_side() -> None:
     async def test(mock: MockUpstream) -> None:
         async with open_socket(mock) as work, open_socket(mock, "demo-key-home") as home:
