@@ -222,9 +222,13 @@ class MemoryStore:
     async def committed(self, write: Future[None]) -> None:
         """Nothing is left to wait for."""
 
-    async def read(self, query: Query[T], default: T) -> T:  # noqa: ARG002 - it can always tell
+    def find(self, query: Query[T]) -> T:
         """Return what `query` finds."""
         return query(self._connection)
+
+    async def read(self, query: Query[T], default: T) -> T:  # noqa: ARG002 - it can always tell
+        """Return what `query` finds."""
+        return self.find(query)
 
     def close(self) -> None:
         """Forget everything."""
