@@ -95,6 +95,21 @@ def test_a_scenario_becomes_rules_in_order() -> None:
             "see docs/scenarios.md",
         ),
         (
+            '[[upstream]]\non = "turn"\nerror = { status = 429, headers = 7 }',
+            "`error.headers` in `[[upstream]]` 1 of `f.toml` must be a table, not `7`",
+            "see docs/scenarios.md",
+        ),
+        (
+            '[[upstream]]\non = "turn"\nfailed = { cod = "x" }',
+            "`failed.cod` in `[[upstream]]` 1 of `f.toml` is not a known key",
+            "did you mean `failed.code`?",
+        ),
+        (
+            "upstream = [1]",
+            "`[[upstream]]` 1 of `f.toml` must be a table",
+            None,
+        ),
+        (
             '[[upstream]]\non = "turn"\nerror = { status = 99 }',
             "`error.status` in `[[upstream]]` 1 of `f.toml` must be 300 or more, not `99`",
             "see docs/scenarios.md",
