@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,6 +19,29 @@ app = typer.Typer(help="Show what the gateway would decide; nothing is sent or c
 @app.callback()
 def simulate() -> None:
     """Show what the gateway would decide; nothing is sent or changed."""
+
+
+@app.command()
+def scenario(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The scenario, a TOML file.")],
+    *,
+    as_json: JsonFlag = False,
+) -> None:
+    """Play a scripted upstream on a virtual clock; exit 1 if an `expect` is not met."""
+    from codexlb_cli.commands.rehearsal import rehearse
+    from codexlb_cli.inspect import scenario as report
+    from codexlb_cli.inspect.scenario_file import load_scenario_file
+    from codexlb_cli.mock_upstream.scenario import load_scenario
+
+    context = CommandContext.of(ctx)
+    played = rehearse(load_scenario_file(file), load_scenario(file))
+    if as_json:
+        context.console.json(report.document(played))
+    else:
+        context.console.answer(report.text(played))
+    if not played.met:
+        raise typer.Exit(ExitStatus.ANSWER_IS_NO)
 
 
 @app.command()

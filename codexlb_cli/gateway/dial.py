@@ -19,11 +19,14 @@ from websockets.protocol import State
 from codexlb_cli.core.closes import LIVENESS_TIMEOUT, PROTOCOL_FAULT, CloseRow
 from codexlb_cli.core.failures import DIAL_FAILURE, parse
 from codexlb_cli.core.handshake import Handshake
-from codexlb_cli.gateway.sockets import DialError, DialOptions, SocketGone
+from codexlb_cli.gateway.sockets import (
+    PING_SECONDS,
+    PONG_SECONDS,
+    DialError,
+    DialOptions,
+    SocketGone,
+)
 
-PING_SECONDS = 20.0
-PONG_SECONDS = 20.0
-"""A ping every 20 s; no pong for 20 s more, while we are reading, ends a socket."""
 CLOSE_SECONDS = 1.0
 _OUR_FAULTS = frozenset({1002, 1003, 1007, 1009})
 

@@ -172,6 +172,7 @@ class Responses:
             return True
         finally:
             del self._running[turn]
+            turn.cancel()  # of no effect but where this request itself was cancelled
             gone.cancel()
 
 

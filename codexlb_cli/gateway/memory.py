@@ -10,13 +10,14 @@ from typing import Any
 from codexlb_cli.config.load import Settings
 from codexlb_cli.core.accounts import Account, Standing
 from codexlb_cli.core.headers import Header
+from codexlb_cli.core.turn import Turn
 from codexlb_cli.core.turn_events import Action, Event
 from codexlb_cli.gateway.accounts import Accounts
 from codexlb_cli.gateway.http import Responses
 from codexlb_cli.gateway.keys import Keys
 from codexlb_cli.gateway.lanes import Lanes
 from codexlb_cli.gateway.request_log import RequestLine, RequestLog
-from codexlb_cli.gateway.services import Services, TurnRequest
+from codexlb_cli.gateway.services import Services
 from codexlb_cli.gateway.sockets import Dialler
 from codexlb_cli.store.cooldowns import states_in
 from codexlb_cli.store.credentials import Secret
@@ -93,7 +94,7 @@ class MemoryGateway:
         dial: Dialler,
         now: Callable[[], float],
         draw: Callable[[], float],
-        observe: Callable[[TurnRequest, Event, Sequence[Action]], None],
+        observe: Callable[[Turn, Event, Sequence[Action]], None],
     ) -> None:
         self._lines: list[RequestLine] = []
         self._running: set[asyncio.Task[None]] = set()

@@ -10,6 +10,7 @@ from codexlb_cli.config.load import Settings
 from codexlb_cli.core.affinity import Evidence
 from codexlb_cli.core.frames import Body
 from codexlb_cli.core.headers import Header
+from codexlb_cli.core.turn import Turn
 from codexlb_cli.core.turn_events import Action, Event
 from codexlb_cli.gateway.accounts import Accounts
 from codexlb_cli.gateway.keys import Keys
@@ -41,7 +42,7 @@ class TurnRequest:
         return model if isinstance(model, str) else None
 
 
-def unobserved(_request: TurnRequest, _event: Event, _actions: Sequence[Action]) -> None:
+def unobserved(_turn: Turn, _event: Event, _actions: Sequence[Action]) -> None:
     """Take no notice."""
 
 
@@ -50,7 +51,7 @@ class Services:
     """What a turn needs of the running gateway; time, chance, sockets and storage are passed in.
 
     Attributes:
-        observe: is told of every decision: the request, what happened, and what follows.
+        observe: is told of every decision: the turn, what happened, and what follows.
     """
 
     accounts: Accounts
@@ -60,7 +61,7 @@ class Services:
     dial: Dialler
     now: Callable[[], float] = time.time
     draw: Callable[[], float] = field(default=lambda: 1.0)
-    observe: Callable[[TurnRequest, Event, Sequence[Action]], None] = field(default=unobserved)
+    observe: Callable[[Turn, Event, Sequence[Action]], None] = field(default=unobserved)
 
     def refresh(self) -> None:
         """Take over what the person changed since the last request."""

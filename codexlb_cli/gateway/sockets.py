@@ -10,6 +10,10 @@ from codexlb_cli.core.closes import TRANSPORT_LOST, CloseRow, ReconnectPolicy, c
 from codexlb_cli.core.failures import Failure
 from codexlb_cli.core.handshake import Handshake
 
+PING_SECONDS = 20.0
+PONG_SECONDS = 20.0
+"""A ping every 20 s; no pong for 20 s more, while we are reading, ends a socket."""
+
 
 class DialError(Exception):
     """An account could not be dialled; `failure` says why."""

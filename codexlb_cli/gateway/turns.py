@@ -146,7 +146,7 @@ class TurnRunner:
         while event is not None:
             happened = event
             actions = turn.receive(event, self._pool(), draw=self._services.draw())
-            self._services.observe(self._request, happened, actions)
+            self._services.observe(turn, happened, actions)
             event = None
             for action in actions:
                 event = await self._perform(action)

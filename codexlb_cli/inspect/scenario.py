@@ -200,6 +200,8 @@ def text(played: Report) -> str:
 def _of_request(
     subject: str, expect: RequestExpectation, result: Result | None
 ) -> Iterator[Expectation]:
+    if result is None:
+        yield Expectation(subject, "ended", True, False, met=False)
     for name in RequestExpectation.model_fields:
         expected = getattr(expect, name)
         if expected is None:

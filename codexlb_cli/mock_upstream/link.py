@@ -170,6 +170,11 @@ class Link:
         """Whether a message can be sent."""
         return self._channel.end is None
 
+    @property
+    def ignores_pings(self) -> bool:
+        """Whether it is so silent that a ping would not be answered."""
+        return self._session.ignores_pings
+
     async def send(self, text: str) -> None:
         """Send a text message.
 
