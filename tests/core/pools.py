@@ -55,5 +55,6 @@ def pools(draw: st.DrawFn, smallest: int = 1) -> Pool:
         missing_credentials=draw(st.frozensets(st.sampled_from(names), max_size=1)),
         require_credentials=draw(st.booleans()),
         in_flight={name: draw(st.integers(0, 2)) for name in names},
+        max_turns=draw(st.sampled_from([0, 0, 2])),
         last_chosen={name: draw(st.integers(0, 5)) for name in names},
     )

@@ -21,6 +21,8 @@ from codexlb_cli.core.turn_events import (
     Dial,
     Event,
     PassOn,
+    QueueFull,
+    RoomFree,
     Send,
     Silent,
     TurnFacts,
@@ -62,6 +64,7 @@ frames = st.builds(refused, statuses | st.none(), codes) | st.builds(
 opened: st.SearchStrategy[Event] = st.just(OPENED)
 ends: st.SearchStrategy[Event] = st.just(FINISHED)
 others: st.SearchStrategy[Event] = st.sampled_from([SILENT, RESPONDED, FINISHED, OUT_OF_TIME])
+in_line: st.SearchStrategy[Event] = st.sampled_from([RoomFree(), QueueFull(8), OUT_OF_TIME])
 closes = st.one_of(
     st.sampled_from([1000, 1006, 1008, 1009, 1011, 1012, 1013, 4000]).map(closed),
     st.integers(1000, 4999).map(closed),
@@ -86,14 +89,17 @@ def turn_facts(draw: st.DrawFn) -> TurnFacts:
     hard = strength is Strength.HARD
     bound = hard and owner is not None and draw(st.booleans())
     anchored = bound and draw(st.integers(0, 3)) == 0
+    asks = hard and owner is None and draw(st.booleans())
     return TurnFacts(
         strength=strength,
         owner=owner,
         bound=bound,
-        portable=not anchored and draw(st.booleans()),
+        portable=not anchored and not asks and draw(st.booleans()),
         replayable=draw(st.booleans()),
         anchored=anchored,
         failures=draw(st.integers(0, 6)),
+        asks=asks,
+        hint=draw(st.sampled_from([None, *NAMES])) if asks else None,
     )
 
 
@@ -152,7 +158,7 @@ def test_every_turn_ends_once_and_does_nothing_twice_in_silence(data: st.DataObj
     facts, policy = data.draw(turn_facts()), data.draw(policies)
     turn = Turn(facts, policy)
     watched = Watched(Player(turn, data.draw(pools())), facts)
-    parallel = facts.strength is Strength.HARD and not facts.bound
+    parallel = facts.strength is Strength.HARD and not facts.bound and not facts.asks
     watched.feed(BEGIN, 1.0)
     for _ in range(LONGEST_SCRIPT):
         match turn.state:
@@ -169,6 +175,8 @@ def test_every_turn_ends_once_and_does_nothing_twice_in_silence(data: st.DataObj
                     event = OUT_OF_TIME
                 else:
                     event = OPENED if kind < 8 else data.draw(dial_failures)
+            case State.QUEUED:
+                event = data.draw(in_line)
             case State.SENT:
                 parallel = False
                 event = data.draw(closes | frames | others)
@@ -183,8 +191,9 @@ def test_every_turn_ends_once_and_does_nothing_twice_in_silence(data: st.DataObj
 
     finished = turn.error is None
     assert watched.ends == (0 if finished else 1)
-    assert watched.sends == turn.attempts <= 1 + policy.replays
-    if facts.anchored or not facts.replayable:
+    asked = len(watched.player.pool.accounts) - 1 if facts.asks else 0
+    assert watched.sends == turn.attempts <= 1 + policy.replays + asked
+    if (facts.anchored or not facts.replayable) and not facts.asks:
         assert watched.sends <= 1
     if facts.bound and not facts.portable:
         assert set(watched.dials) <= {facts.owner}
