@@ -21,9 +21,11 @@ import pytest
 from codexlb_cli.config.paths import CONFIG_VARIABLE, example_config
 from codexlb_cli.config.schema import AccountTable, CloseTable, scalar_keys
 from codexlb_cli.core.accounts import Availability, Effect
+from codexlb_cli.core.affinity import STRENGTHS
 from codexlb_cli.core.client_errors import STATUSES
 from codexlb_cli.core.closes import HardMove, SoftMove
 from codexlb_cli.core.headers import SECRET_NAMES, SESSION_NAMES
+from codexlb_cli.core.plan import Start
 from codexlb_cli.core.reconnect import Phase
 from codexlb_cli.core.selection import Reason
 from codexlb_cli.errors import ExitStatus
@@ -80,6 +82,8 @@ def test_every_code_is_documented() -> None:
         "docs/cli.md": [f"| {status.value} |" for status in ExitStatus],
         "docs/continuity.md": [
             *(f"| `{reason}` |" for reason in Reason),
+            *(f"| `{reason}` |" for reason in Start),
+            *(f"| `{source}` |" for source in STRENGTHS if source != "none"),
             *(f"| `{state}` |" for state in Availability if state is not Availability.READY),
             *(f"| `{phase}` |" for phase in Phase),
             *(f"`{name}`" for name in SESSION_NAMES),

@@ -48,10 +48,12 @@ ERROR_CASES: dict[str, str] = {
     "closed with 1009",
     "previous_response_not_found": "the socket that held the previous response is gone; send the "
     "full input",
+    "continuity_owner_conflict": "the previous response, the conversation and the files of one "
+    "request lie in different accounts; nothing is sent",
     "invalid_request": "no HTTP, no JSON object, or a member of the wrong type",
     "invalid_header": "a header name or value that cannot be sent on",
-    "queue_full": "too many turns wait for the socket that holds the previous response; with "
-    "Retry-After 1",
+    "queue_full": "too many turns wait for an account that takes no more, or for the socket that "
+    "holds the previous response; with Retry-After 1",
     "forbidden_host": "`Host` is neither a loopback name nor the configured host",
     "forbidden_origin": "`Origin` or `Sec-Fetch-Site` says that a foreign web page asks",
     "not_supported": "an endpoint or a mode that is not bridged; the message says which",

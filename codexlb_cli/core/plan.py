@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
-from codexlb_cli.core.accounts import Availability
 from codexlb_cli.core.client_errors import (
     ClientError,
     Shortage,
@@ -29,12 +29,27 @@ from codexlb_cli.core.selection import (
 from codexlb_cli.core.turn_events import TurnFacts
 
 
+class Start(StrEnum):
+    """Why a turn starts where it does, or does not start."""
+
+    UNKEYED = "unkeyed"
+    FIRST_TURN = "first_turn"
+    OWNER = "owner"
+    OWNER_IS_WAITED_FOR = "owner_is_waited_for"
+    OWNER_CANNOT_SERVE = "owner_cannot_serve"
+    OWNER_KEEPS_FAILING = "owner_keeps_failing"
+    ACCOUNT_FAILED = "account_failed"
+    UNKNOWN_RESPONSE = "unknown_response"
+    FULL = "full"
+    NO_ACCOUNTS = "no_accounts"
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Where a turn starts, and why.
 
     Attributes:
-        reason: a stable reason code; see docs/continuity.md.
+        reason: a stable reason code.
         candidates: the accounts to dial, in order; empty if nobody may serve now.
         wait_seconds: how long the turn waits for the first of them.
         moved_from: the owner that a hard turn leaves because its account failed; None if none.
@@ -43,7 +58,7 @@ class Plan:
         verdicts: one per configured account.
     """
 
-    reason: str
+    reason: Start
     candidates: tuple[str, ...] = ()
     wait_seconds: float = 0.0
     moved_from: str | None = None
@@ -61,21 +76,21 @@ def opening(facts: TurnFacts, pool: Pool, policy: ReconnectPolicy) -> Plan:
         policy: the configured policy.
     """
     if not any(account.enabled for account in pool.accounts):
-        return _refused(pool, "no_accounts", no_accounts(pool))
+        return _refused(pool, Start.NO_ACCOUNTS, no_accounts(pool))
     if facts.asks and facts.hint is not None and not pool.usable(facts.hint):
         # The conversation lies there, so its responses do: nobody else could say that they don't.
         return _at_owner(facts.hint, replace(facts, portable=False), pool, policy)
     if facts.asks:
-        return _freely(_hint_first(first_choice(pool), facts.hint), pool, "unknown_response")
+        return _freely(_hint_first(first_choice(pool), facts.hint), pool, Start.UNKNOWN_RESPONSE)
     owner = facts.owner
     if owner is None:
         keyed = facts.strength is not Strength.NONE
-        return _freely(first_choice(pool), pool, "first_turn" if keyed else "unkeyed")
+        return _freely(first_choice(pool), pool, Start.FIRST_TURN if keyed else Start.UNKEYED)
     if facts.is_hard:
         return _at_owner(owner, facts, pool, policy)
     wait = owner_wait(pool, owner, policy)
     if wait is None:
-        return _freely(first_choice(pool), pool, "owner_cannot_serve", waits_for=owner)
+        return _freely(first_choice(pool), pool, Start.OWNER_CANNOT_SERVE, waits_for=owner)
     others = [name for name in in_order_after(pool, owner) if name != owner]
     return _to_owner(owner, wait, pool, others)
 
@@ -119,19 +134,19 @@ def wait_for_failed(
 def _at_owner(owner: str, facts: TurnFacts, pool: Pool, policy: ReconnectPolicy) -> Plan:
     others = new_homes(owner, first_choice(pool), facts, policy)
     if facts.owner_failed and others:  # with nowhere to go the owner is tried: nothing stays dead
-        return _moved(owner, others, pool, "owner_keeps_failing")
+        return _moved(owner, others, pool, Start.OWNER_KEEPS_FAILING)
     wait = owner_wait(pool, owner, policy)
     if wait is not None:
         return _to_owner(owner, wait, pool, [])
     if pool.full(owner):
         return _queued(pool, [owner], owner)
     if others:
-        return _moved(owner, others, pool, "account_failed")
+        return _moved(owner, others, pool, Start.ACCOUNT_FAILED)
     known = pool.standing_of(owner)
     wait = wait_for_failed(known.until if known else None, facts, pool, policy)
     if wait is not None:
         return _to_owner(owner, wait, pool, [])
-    return _refused(pool, "account_failed", _shortage(owner, facts, pool, policy), owner)
+    return _refused(pool, Start.ACCOUNT_FAILED, _shortage(owner, facts, pool, policy), owner)
 
 
 def _shortage(owner: str, facts: TurnFacts, pool: Pool, policy: ReconnectPolicy) -> ClientError:
@@ -145,14 +160,14 @@ def _to_owner(owner: str, wait: float, pool: Pool, others: Sequence[str]) -> Pla
     tried = [(owner, str(Reason.OWNER)), *((name, policy_reason(pool, name)) for name in others)]
     excluded = {a.name: str(Reason.NOT_OWNER) for a in pool.accounts if not others}
     return Plan(
-        "owner_is_waited_for" if wait > 0 else "owner",
+        Start.OWNER_IS_WAITED_FOR if wait > 0 else Start.OWNER,
         candidates=(owner, *others),
         wait_seconds=wait,
         verdicts=verdicts(pool, tried, excluded),
     )
 
 
-def _moved(owner: str, others: Sequence[str], pool: Pool, reason: str) -> Plan:
+def _moved(owner: str, others: Sequence[str], pool: Pool, reason: Start) -> Plan:
     tried = [(name, policy_reason(pool, name)) for name in others]
     excluded = {owner: str(Reason.OWNER_FAILED)} if pool.usable(owner) else {}
     return Plan(
@@ -164,7 +179,7 @@ def _moved(owner: str, others: Sequence[str], pool: Pool, reason: str) -> Plan:
 
 
 def _freely(
-    candidates: Sequence[str], pool: Pool, reason: str, *, waits_for: str | None = None
+    candidates: Sequence[str], pool: Pool, reason: Start, *, waits_for: str | None = None
 ) -> Plan:
     if candidates:
         tried = [(name, policy_reason(pool, name)) for name in candidates]
@@ -176,11 +191,10 @@ def _freely(
 
 
 def _queued(pool: Pool, names: Sequence[str], owner: str | None = None) -> Plan:
-    state = Availability.FULL.value
-    return Plan(state, queued_for=tuple(names), verdicts=_nobody(pool, owner))
+    return Plan(Start.FULL, queued_for=tuple(names), verdicts=_nobody(pool, owner))
 
 
-def _refused(pool: Pool, reason: str, error: ClientError, owner: str | None = None) -> Plan:
+def _refused(pool: Pool, reason: Start, error: ClientError, owner: str | None = None) -> Plan:
     return Plan(reason, error=error, verdicts=_nobody(pool, owner))
 
 

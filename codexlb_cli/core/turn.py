@@ -26,7 +26,7 @@ from codexlb_cli.core.client_errors import (
 )
 from codexlb_cli.core.closes import CloseRow, HardMove, ReconnectPolicy, SoftMove
 from codexlb_cli.core.failures import Failure, Fault
-from codexlb_cli.core.plan import new_homes, opening, wait_for_failed, with_models
+from codexlb_cli.core.plan import Start, new_homes, opening, wait_for_failed, with_models
 from codexlb_cli.core.reconnect import (
     Move,
     Outcome,
@@ -194,7 +194,7 @@ class Turn:
             self.state = State.QUEUED
             return [Queue(plan.queued_for)]
         if plan.moved_from is not None:
-            if plan.reason == "owner_keeps_failing":
+            if plan.reason is Start.OWNER_KEEPS_FAILING:
                 self.steps.append(f"{plan.moved_from} keeps failing")
             return self._move(plan.moved_from, list(plan.candidates), pool)
         if plan.wait_seconds > self.policy.wait_up_to:
