@@ -141,7 +141,9 @@ def test_every_table_but_the_accounts_and_the_listener_may_be_configured() -> No
         assert parse_scenario_file(f"[config.{table}]\n{WORK}", "f.toml").config
 
 
-DOCS = (Path(__file__).parent.parent.parent / "docs" / "scenarios.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent.parent
+DOCS = (ROOT / "docs" / "scenarios.md").read_text(encoding="utf-8")
+EXAMPLES = sorted((ROOT / "examples" / "scenarios").glob("*.toml"))
 
 
 def test_the_documentation_names_every_key() -> None:
@@ -295,6 +297,24 @@ def test_a_rule_for_an_account_that_is_not_there_is_a_mistake() -> None:
     with pytest.raises(ConfigError, match="names no account of the scenario: `wrk`") as caught:
         parse_scenario(f'{WORK}[[upstream]]\non = "turn"\naccount = "wrk"', "f.toml")
     assert caught.value.hint == "did you mean `work`?"
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.name)
+def test_every_example_says_what_it_shows_and_what_it_expects(file: Path) -> None:
+    text = file.read_text("utf-8")
+    scenario = load_scenario_file(file)
+    assert text.startswith("# ")
+    assert text.isascii()
+    assert max(map(len, text.splitlines())) <= 100
+    assert scenario.title != file.name
+    assert all(request.expect != RequestExpectation() for request in scenario.requests)
+    assert scenario.requests
+
+
+def test_the_examples_are_numbered_in_order_of_reading() -> None:
+    numbers = [int(file.name.partition("-")[0]) for file in EXAMPLES]
+    assert numbers == list(range(1, len(EXAMPLES) + 1))
+    assert len(numbers) >= 12
 
 
 def test_a_file_is_known_by_its_name(tmp_path: Path) -> None:
