@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from codexlb_cli.core.frames import TERMINAL_EVENTS
 from codexlb_cli.core.headers import Header
 from codexlb_cli.errors import ConfigError
 from codexlb_cli.inspect.scenario_file import RequestTable
@@ -82,6 +83,9 @@ def hear(status: int, body: bytes, sent: Mapping[str, Any]) -> Heard:
         events = [_object(line[6:]) for line in body.split(b"\n") if line.startswith(b"data: ")]
         last = events[-1] if events else {}
         kind = str(last.get("type") or LOST)
+        terminal = sum(event.get("type") in TERMINAL_EVENTS for event in events)
+        if terminal != 1 or kind not in TERMINAL_EVENTS:
+            kind = f"{terminal} terminal events"  # no expectation allows that
         if kind == "error":
             kind = str(last.get("code") or kind)
         responses = [e["response"] for e in (last, *events) if isinstance(e.get("response"), dict)]
