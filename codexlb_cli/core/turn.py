@@ -123,6 +123,7 @@ class Turn:
     _refused: set[str] = field(default_factory=set)
     _transport_failed: bool = False
     _waited: bool = False
+    _fell_back: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Take over the owner that was known before the turn."""
@@ -232,10 +233,12 @@ class Turn:
 
     def _failed_dial(self, failure: Failure, pool: Pool, draw: float) -> list[Action]:
         account = self._current
-        self._dial_failed[account] = self._dial_failed.get(account, 0) + 1
         status = f"refused with {failure.status}" if failure.status else "not reached"
         self.steps.append(f"{account} {status}")
         blame = self._blame(failure)
+        if self._falls_back(failure, pool):
+            return [*blame, Dial(account)]  # over HTTP, once the blame is in force
+        self._dial_failed[account] = self._dial_failed.get(account, 0) + 1
         if failure.row.fault is Fault.REQUEST:
             return [*blame, *self._end(failure)]
         self._note_refusal(failure, pool)
@@ -246,6 +249,14 @@ class Turn:
             return [*blame, Dial(account, wait)]
         queue = [n for n in self._queue if n not in self._dial_failed and pool.usable(n)]
         return [*blame, *self._try(queue, pool)]
+
+    def _falls_back(self, failure: Failure, pool: Pool) -> bool:
+        """Whether the account that has no WebSocket is spoken to over HTTP instead; once a turn."""
+        account = pool.account(self._current)
+        if failure.row.fault is not Fault.NO_WEBSOCKET or self._current in self._fell_back:
+            return False
+        self._fell_back.add(self._current)
+        return account is not None and account.transport == "auto"
 
     def _owner_dial_failed(self, failure: Failure, pool: Pool, draw: float) -> list[Action]:
         owner = self._current
@@ -354,7 +365,11 @@ class Turn:
                 if failure.row.fault is Fault.UPSTREAM:
                     row = _REFUSED_BY_UPSTREAM
                 return self._follow(row, pool, draw)
-            case Fault.LIMIT | Fault.CREDENTIAL:
+            case Fault.FORBIDDEN if self._is_hard and self._may_replay:
+                self.steps.append(failure.code or str(failure.status))
+                wait = FORBIDDEN_WAIT_SECONDS
+                return [*blame, *self._replay([self._current], "owner", pool, wait)]
+            case Fault.LIMIT | Fault.CREDENTIAL | Fault.FORBIDDEN:
                 self.steps.append(failure.code or str(failure.status))
                 self._note_refusal(failure, pool)
                 return [*blame, *self._account_refused(failure, pool)]
@@ -383,7 +398,8 @@ class Turn:
         account = self._current
         back_soon = (failure.retry_at or float("inf")) - pool.now <= self.policy.wait_up_to
         homes = self._new_homes(account, in_order_after(pool, account))
-        if not back_soon and any(name not in self._refused for name in homes):
+        elsewhere = self._transport_failed or any(name not in self._refused for name in homes)
+        if not back_soon and elsewhere:
             return self._unavailable()
         return self._shortage([account], account, pool)
 

@@ -106,7 +106,43 @@ class _Connection(ClientConnection):
             self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
 
 
-_numbers = itertools.count(1)
+socket_numbers = itertools.count(1)
+
+
+class Upstream(Protocol):
+    """What a turn runs on: a socket, or an HTTP connection that behaves like one.
+
+    Attributes:
+        account: the account's name.
+        number: distinguishes sockets in logs.
+        opened_at: loop time of its opening.
+        response_headers: of the upstream's answer.
+        refused: whether that answer is a refusal, told as an error frame.
+        serves_one_turn: whether it ends with its turn instead of joining a lane.
+    """
+
+    account: str
+    number: int
+    opened_at: float
+    response_headers: list[tuple[str, str]]
+    refused: bool
+    serves_one_turn: bool
+
+    @property
+    def open(self) -> bool:
+        """Whether a frame can be sent."""
+
+    async def send(self, frame: str) -> None:
+        """Send a frame, or raise SocketGone."""
+
+    async def receive(self) -> str:
+        """Return the next event's text, or raise SocketGone."""
+
+    def end(self, label: str, row: CloseRow | None = None) -> None:
+        """End it at once; a reader is told why."""
+
+    async def close(self) -> None:
+        """Close it politely."""
 
 
 class UpstreamSocket:
@@ -119,9 +155,12 @@ class UpstreamSocket:
         response_headers: of the 101 answer.
     """
 
+    refused = False  # a refused upgrade makes no socket
+    serves_one_turn = False
+
     def __init__(self, account: str, connection: ClientConnection) -> None:
         self.account = account
-        self.number = next(_numbers)
+        self.number = next(socket_numbers)
         self.opened_at = asyncio.get_running_loop().time()
         self.response_headers: list[tuple[str, str]] = []
         if connection.response is not None:

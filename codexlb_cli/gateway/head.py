@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from codexlb_cli.core.frames import METADATA_EVENT, RATE_LIMITS_EVENT
 from codexlb_cli.core.handshake import client_headers, header_text
 from codexlb_cli.core.headers import TURN_STATE_HEADER, Header
-from codexlb_cli.core.limits import rate_limit_headers
-from codexlb_cli.gateway.dial import UpstreamSocket
+from codexlb_cli.core.limits import limits_among, rate_limit_headers
+from codexlb_cli.gateway.dial import Upstream
 from codexlb_cli.gateway.services import Services
 
 
@@ -28,14 +28,16 @@ class Head:
             if isinstance(headers, Mapping):
                 self._metadata(headers, account)
 
-    def headers(self, socket: UpstreamSocket) -> list[Header]:
+    def headers(self, socket: Upstream) -> list[Header]:
         """Return the headers for a response that `socket` serves; the newest value wins."""
         upstream = dict(client_headers(socket.response_headers))
         limits = self._services.accounts.limit_headers(socket.account)
         return list({**upstream, **limits, **self._from_events}.items())
 
     def _metadata(self, headers: Mapping[str, object], account: str) -> None:
-        self._from_events.update(client_headers(headers.items()))
+        told = client_headers(headers.items())
+        self._from_events.update(told)
+        self._services.accounts.limits_seen(account, limits_among(told))
         for name, value in headers.items():
             state = header_text(value) if name.lower() == TURN_STATE_HEADER else None
             if state:

@@ -15,7 +15,7 @@ from codexlb_cli.core.affinity import UNKEYED, Key
 from codexlb_cli.core.frames import TRAILING_EVENT, is_response_event, parse_event
 from codexlb_cli.core.handshake import Handshake
 from codexlb_cli.core.headers import Header
-from codexlb_cli.gateway.dial import SocketGone, UpstreamSocket
+from codexlb_cli.gateway.dial import SocketGone, Upstream
 from codexlb_cli.gateway.keys import MOST_REMEMBERED, Recent
 
 MOST_IDLE_PER_ACCOUNT = 40
@@ -51,7 +51,7 @@ class Seat:
         waiting: how many anchored turns wait for it.
     """
 
-    socket: UpstreamSocket
+    socket: Upstream
     lane: Lane
     latest: str | None = None
     free: asyncio.Event = field(default_factory=asyncio.Event)
@@ -89,7 +89,7 @@ class Lanes:
         self._idle.pop(lane, None)
         return None
 
-    def add(self, socket: UpstreamSocket, lane: Lane) -> Seat:
+    def add(self, socket: Upstream, lane: Lane) -> Seat:
         """Take over a new socket, busy with the turn that dialled it."""
         seat = Seat(socket, lane)
         self._seats.add(seat)
@@ -139,7 +139,7 @@ class Lanes:
 
     def release(self, seat: Seat) -> None:
         """Give a socket back after its terminal event."""
-        if not seat.socket.open or not self._young(seat):
+        if seat.socket.serves_one_turn or not seat.socket.open or not self._young(seat):
             self.retire(seat)
             return
         # A socket that holds an unkeyed conversation serves nobody but that conversation.

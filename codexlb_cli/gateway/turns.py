@@ -19,6 +19,7 @@ from codexlb_cli.core.closes import PROTOCOL_FAULT, TRANSPORT_LOST
 from codexlb_cli.core.failures import DIAL_FAILURE, MODEL_UNAVAILABLE, Failure, parse
 from codexlb_cli.core.handshake import Handshake, client_headers
 from codexlb_cli.core.headers import Header
+from codexlb_cli.core.http_request import HttpRequest
 from codexlb_cli.core.reconnect import Strength
 from codexlb_cli.core.selection import Pool
 from codexlb_cli.core.turn import Turn, stopped
@@ -43,8 +44,9 @@ from codexlb_cli.core.turn_events import (
     TurnFacts,
 )
 from codexlb_cli.errors import ConfigError
-from codexlb_cli.gateway.dial import DialError, DialOptions, SocketGone, UpstreamSocket, dial
+from codexlb_cli.gateway.dial import DialError, DialOptions, SocketGone, Upstream, dial
 from codexlb_cli.gateway.head import Head
+from codexlb_cli.gateway.http_upstream import open_http
 from codexlb_cli.gateway.lanes import Lane, Seat
 from codexlb_cli.gateway.outbound import Outbound, prepare, too_large
 from codexlb_cli.gateway.services import Services, TurnRequest
@@ -228,7 +230,11 @@ class TurnRunner:
         if after_seconds > 0:
             await asyncio.sleep(after_seconds)
         try:
-            self._outbound = prepare(services, self._request, name, self._record.owner)
+            transport = services.accounts.transport(name)
+            if self._anchored_seat is not None:  # that is a socket, whatever was learned since
+                transport = "websocket"
+            home = self._record.owner
+            self._outbound = prepare(services, self._request, name, home, transport)
             error = too_large(self._outbound.frame, self._settings.limits.frame_bytes)
             if error is not None:
                 raise _Ended(error)
@@ -253,10 +259,12 @@ class TurnRunner:
     def _is_hard(self) -> bool:
         return self.strength is Strength.HARD
 
-    async def _take_seat(self, handshake: Handshake) -> Seat:
+    async def _take_seat(self, handshake: Handshake | HttpRequest) -> Seat:
         services = self._services
         if self._anchored_seat is not None:
             return await self._take_anchored(self._anchored_seat)
+        if isinstance(handshake, HttpRequest):
+            return await self._connect(handshake)
         lane = Lane.of(self._request.evidence.lane, self._request.model, handshake)
         while True:
             seat = await services.lanes.take(lane)
@@ -266,14 +274,22 @@ class TurnRunner:
             if wait == 0:
                 break
             await services.lanes.freed(wait)
-        options = DialOptions(
-            timeout_seconds=self._settings.timeouts.dial,
-            largest_event_bytes=self._settings.limits.request_bytes,
-        )
-        socket = await dial(handshake, options, services.now)
+        socket = await dial(handshake, self._dial_options, services.now)
         seen = client_headers(socket.response_headers)
         services.accounts.limits_seen(handshake.account, seen)
         return services.lanes.add(socket, lane)
+
+    async def _connect(self, post: HttpRequest) -> Seat:
+        """Connect for one POST; such a seat joins no lane, and its account sets no pace for it."""
+        lane = Lane(self._request.evidence.lane, post.account, self._request.model, ())
+        return self._services.lanes.add(await open_http(post, self._dial_options), lane)
+
+    @property
+    def _dial_options(self) -> DialOptions:
+        return DialOptions(
+            timeout_seconds=self._settings.timeouts.dial,
+            largest_event_bytes=self._settings.limits.request_bytes,
+        )
 
     async def _take_anchored(self, seat: Seat) -> Seat:
         limit = self._settings.lanes.queue
@@ -340,6 +356,7 @@ class TurnRunner:
             headers if isinstance(headers, dict) else {},
             self._services.now(),
             handshake=False,
+            answer=self._socket.refused,
         )
         account = self._socket.account
         self._services.accounts.limits_seen(account, client_headers(failure.headers.items()))
@@ -459,7 +476,7 @@ class TurnRunner:
             self._in_flight = None
 
     @property
-    def _socket(self) -> UpstreamSocket:
+    def _socket(self) -> Upstream:
         assert self._seat is not None, "no socket was opened yet"
         return self._seat.socket
 
