@@ -31,8 +31,7 @@ class SseDecoder:
         self.fault: str | None = None
         self._largest = largest_bytes
         self._line = bytearray()
-        self._data: list[bytes] = []
-        self._data_bytes = 0
+        self._data = bytearray()
         self._first_line = True
         self._after_cr = False
 
@@ -57,7 +56,7 @@ class SseDecoder:
 
     def _grow(self, part: bytes) -> None:
         self._line += part
-        if len(self._line) + self._data_bytes > self._largest:
+        if len(self._line) + len(self._data) > self._largest:
             raise _TooLargeError
 
     def _end_line(self, events: list[str]) -> None:
@@ -71,12 +70,10 @@ class SseDecoder:
             return
         name, _, value = line.partition(b":")  # a comment is a line without a name
         if name == b"data":
-            self._data.append(value.removeprefix(b" "))
-            self._data_bytes += len(value) + 1
+            self._data += value.removeprefix(b" ") + b"\n"
 
     def _end_event(self, events: list[str]) -> None:
-        text = b"\n".join(self._data).decode()
+        text = self._data[:-1].decode()
         self._data.clear()
-        self._data_bytes = 0
         if text and text != _LAST:
             events.append(text)
