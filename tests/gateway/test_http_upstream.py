@@ -10,11 +10,13 @@ import pytest
 
 from codexlb_cli.config.policies import OWN_USER_AGENT
 from codexlb_cli.core.accounts import Account
+from codexlb_cli.core.affinity import UNKEYED
 from codexlb_cli.core.handshake import HandshakeInputs
 from codexlb_cli.core.headers import HeaderOptions
 from codexlb_cli.core.http_request import build_post
 from codexlb_cli.gateway.dial import DialError, DialOptions, SocketGone
 from codexlb_cli.gateway.http_upstream import HttpUpstream, open_http
+from codexlb_cli.gateway.lanes import Lane, Lanes
 from tests.support.client import Answer, Header
 from tests.support.gateway import Stage, closed_port, key_of, turn_body
 from tests.support.raw_upstream import (
@@ -299,9 +301,18 @@ def test_what_cannot_be_reached_is_a_failed_dial() -> None:
                 with pytest.raises(DialError) as caught:
                     await opened(url)
                 assert caught.value.failure.row.reason == "dial_failed"
-        async with RawUpstream([b"HTTP/1.1 400 no TLS here\r\n\r\n"]) as raw:
+
+
+def test_what_speaks_no_tls_is_a_failed_dial() -> None:
+    async def plain_text(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async def main() -> None:
+        async with await asyncio.start_server(plain_text, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
             with pytest.raises(DialError):
-                await opened(raw.base_url.replace("http", "https"))
+                await opened(f"https://127.0.0.1:{port}/v1")
 
     asyncio.run(main())
 
@@ -367,6 +378,19 @@ def test_an_upstream_that_left_before_the_frame_was_sent() -> None:
                 await asyncio.sleep(0)
             with pytest.raises(SocketGone, match="1006"):
                 await upstream.send(FRAME)
+
+    asyncio.run(main())
+
+
+def test_it_joins_no_lane_even_if_nothing_was_sent_on_it() -> None:
+    async def main() -> None:
+        lanes = Lanes(lambda: 300.0, lambda: 3300.0)
+        lane = Lane(UNKEYED, "work", None, ())
+        async with RawUpstream([HANG]) as raw:
+            seat = lanes.add(await opened(raw.base_url), lane)
+            assert seat.socket.open
+            lanes.release(seat)
+            assert (len(lanes), seat.socket.open, await lanes.take(lane)) == (0, False, None)
 
     asyncio.run(main())
 

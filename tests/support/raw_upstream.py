@@ -57,6 +57,7 @@ class RawUpstream:
     Attributes:
         posted: the requests, in order.
         connections: how many were opened.
+        asked: set once a request has come.
         left: set whenever a client has left while the answer was `HANG`.
     """
 
@@ -66,6 +67,7 @@ class RawUpstream:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.posted: list[Posted] = []
         self.connections = 0
+        self.asked = asyncio.Event()
         self.left = asyncio.Event()
 
     @property
@@ -107,6 +109,7 @@ class RawUpstream:
         read = not (parts and parts[0] is UNREAD)
         body = await reader.readexactly(length) if read else b""
         self.posted.append(Posted(line, headers, body))
+        self.asked.set()
         for part in parts:
             if isinstance(part, bytes):
                 writer.write(part)
