@@ -378,11 +378,13 @@ def test_an_anchor_outlives_a_change_of_transport(tmp_path: Path) -> None:
         first = await stage.turn(store=False)
         stage.configure(accounts=WORK_OVER_HTTP)
         response_id = first.events[-1].data["response"]["id"]
-        answer = await stage.turn(previous_response_id=response_id, store=False)
+        state = [("x-codex-turn-state", "ts-1")]
+        answer = await stage.turn(previous_response_id=response_id, store=False, headers=state)
         assert_served(answer, "work")
         assert transports(stage) == [("work", "websocket")] * 2
+        assert stage.frames[-1]["client_metadata"] == {"x-codex-turn-state": "ts-1"}
 
-    run(test, tmp_path, names=["work"])
+    run(test, tmp_path, TurnRule(metadata={"x-codex-turn-state": "ts-1"}), names=["work"])
 
 
 def test_the_turn_state_is_a_header_both_ways(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from tests.support.raw_upstream import (
     CREATED,
     CUT,
     HANG,
+    STALL,
     STREAM_HEAD,
     TURN,
     UNREAD,
@@ -250,7 +251,7 @@ def assert_ended_early(answer: Answer, *, stream: bool) -> None:
 
 
 def test_an_answer_before_the_request_was_read_is_not_lost(tmp_path: Path) -> None:
-    """An upstream that finds a body too large says so at once, and resets the connection."""
+    """An upstream that finds a body too large says so at once, and reads no further."""
     refusal = plain(413, b'{"error":{"message":"too large","code":"big"}}', "connection: close")
 
     async def test(stage: Stage, raw: RawUpstream) -> None:
@@ -258,7 +259,7 @@ def test_an_answer_before_the_request_was_read_is_not_lost(tmp_path: Path) -> No
         assert (answer.status, answer.error["code"]) == (413, "big")
         assert len(raw.posted) == 1
 
-    run_raw(test, tmp_path, [UNREAD, refusal, HANG])
+    run_raw(test, tmp_path, [UNREAD, refusal, STALL], more="[timeouts]\nfirst_event = 20")
 
 
 def test_a_refusal_is_not_waited_for_to_its_end(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ CUT = object()
 """Reset the connection."""
 HANG = object()
 """Wait until the other side leaves."""
+STALL = object()
+"""Neither read nor answer any more."""
 UNREAD = object()
 """Answer before the body was read; only as the first part of an answer."""
 
@@ -117,6 +119,8 @@ class RawUpstream:
             elif part is CUT:
                 writer.transport.abort()
                 return
+            elif part is STALL:
+                await asyncio.Event().wait()
             elif part is HANG:
                 while await reader.read(65_536):
                     pass
