@@ -30,7 +30,7 @@ from codexlb_cli.gateway.sse import SseDecoder
 
 _HEAD_BYTES = 256 * 1024
 _REFUSAL_BYTES = 256 * 1024
-_REFUSAL_SECONDS = 5.0
+_REFUSAL_SECONDS = 2.0
 """A refusal's status is what counts: its body is not waited for any longer."""
 
 
