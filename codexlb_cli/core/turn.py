@@ -4,8 +4,9 @@ The gateway performs the actions and reports what happens; nothing outside this 
 a turn goes next. Waiting is part of a `Dial`, chance comes in as a draw, time with the pool.
 
 The promises kept here: at most one replay, only before the first response event, only where it is
-safe; each candidate is dialled once, a hard owner twice; a hard turn is sent to its owner alone,
-unless its account failed and the conversation is portable.
+safe; each candidate is dialled once, a hard owner twice, and once more over HTTP one that has no
+WebSocket; a hard turn is sent to its owner alone, unless its account failed and the conversation is
+portable.
 """
 
 from __future__ import annotations

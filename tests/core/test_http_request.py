@@ -184,6 +184,41 @@ def test_a_repr_shows_no_secret() -> None:
     assert "LEAK" not in repr(request)
 
 
+CODEX = [
+    ("x-codex-beta-features", "remote_compaction_v2"),
+    ("x-codex-turn-state", "ts-fake-sticky-1"),
+    ("x-codex-window-id", "0001:0"),
+    ("x-codex-turn-metadata", '{"turn_id":"0003"}'),
+    ("x-client-request-id", "0001"),
+    ("session-id", "0001"),
+    ("thread-id", "0001"),
+    ("accept", "text/event-stream"),
+    ("content-type", "application/json"),
+    ("authorization", "Bearer test-api-key"),
+    ("originator", "codex_exec"),
+    ("user-agent", "codex_exec/0.169.0"),
+    ("host", "127.0.0.1:2455"),
+    ("content-length", "40195"),
+]
+"""The second request of a turn of the Codex CLI over HTTP, as recorded, values shortened."""
+
+
+def test_what_codex_sends_in_the_middle_of_a_turn() -> None:
+    request = post(*CODEX, turn_state_is_ours=True, conversation_key="0001")
+    assert between(request) == [
+        ("x-codex-beta-features", "remote_compaction_v2"),
+        ("x-codex-turn-state", "ts-fake-sticky-1"),
+        ("session-id", "0001"),
+        ("thread-id", "0001"),
+        ("originator", "codex_exec"),
+        ("user-agent", "codex_exec/0.169.0"),
+    ]
+    assert request.client_metadata == {
+        "x-codex-window-id": "0001:0",
+        "x-codex-turn-metadata": '{"turn_id":"0003"}',
+    }
+
+
 NAMES = st.sampled_from(
     sorted({*DROPPED, *FORWARDED, *MOVED, *SESSION_ROW, "connection", "openai-beta", "x-new"})
 )
