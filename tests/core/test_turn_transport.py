@@ -8,12 +8,20 @@ import pytest
 
 from codexlb_cli.core.accounts import Account, AccountState
 from codexlb_cli.core.closes import ReconnectPolicy
-from codexlb_cli.core.failures import parse
 from codexlb_cli.core.reconnect import Strength
 from codexlb_cli.core.selection import Pool
 from codexlb_cli.core.turn import Turn
-from codexlb_cli.core.turn_events import Refused, TurnFacts
-from tests.core.playing import BEGIN, FINISHED, OPENED, RESPONDED, UNREACHABLE, dial_refused, play
+from codexlb_cli.core.turn_events import TurnFacts
+from tests.core.playing import (
+    BEGIN,
+    FINISHED,
+    OPENED,
+    RESPONDED,
+    UNREACHABLE,
+    answered,
+    dial_refused,
+    play,
+)
 from tests.core.pools import NOW, pool
 
 POOL = pool("work", "home")
@@ -25,12 +33,6 @@ NO_WEBSOCKET = dial_refused(426)
 
 def turn(facts: TurnFacts) -> Turn:
     return Turn(facts, ReconnectPolicy())
-
-
-def answered(status: int, code: str | None = None) -> Refused:
-    """The POST was refused."""
-    body = {"error": {"code": code}}
-    return Refused(parse(status, body, {}, NOW, handshake=False, answer=True))
 
 
 def with_transport(choice: str) -> Pool:
