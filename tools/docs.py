@@ -40,7 +40,7 @@ ERROR_CASES: dict[str, str] = {
     "allowed; with Retry-After",
     "upstream_closed": "the upstream closed after `response.created`; with `x-should-retry: false`",
     "upstream_silent": "no event came in time on the socket that holds the previous response",
-    "upstream_protocol_error": "the upstream broke the WebSocket protocol; with Retry-After",
+    "upstream_protocol_error": "the upstream broke its protocol; with Retry-After",
     "rate_limit_exceeded": "every account that may serve is limited for 60 s at most; with "
     "Retry-After",
     "usage_limit_reached": "every account that may serve is limited for longer; with `resets_at`",

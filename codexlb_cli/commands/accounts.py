@@ -14,7 +14,14 @@ from pydantic import ValidationError
 from codexlb_cli.commands.context import CommandContext, JsonFlag
 from codexlb_cli.config.schema import ACCOUNT_NAME, AccountTable, must_at
 from codexlb_cli.console import duration, iso_utc, table
-from codexlb_cli.core.accounts import FRESH, Account, AccountState, Standing, standing
+from codexlb_cli.core.accounts import (
+    FRESH,
+    Account,
+    AccountState,
+    Standing,
+    standing,
+    transport_in_force,
+)
 from codexlb_cli.errors import CodexlbError, UsageError
 from codexlb_cli.store.credentials import CredentialSource, Secret, key_fault
 
@@ -31,10 +38,14 @@ def list_accounts(ctx: typer.Context, as_json: JsonFlag = False) -> None:
     context = CommandContext.of(ctx)
     accounts = context.settings.accounts
     now = time.time()
-    standings = _standings(context, accounts, now)
+    states = _states(context)
+    standings = _standings(context, accounts, states, now)
     if as_json:
         documents = [
-            account_document(account, standings[account.name], context.credentials)
+            {
+                **account_document(account, standings[account.name], context.credentials),
+                "transport": transport_document(account, states.get(account.name, FRESH), now),
+            }
             for account in accounts
         ]
         context.console.json({"schema": "codexlb.accounts.list/1", "accounts": documents})
@@ -55,9 +66,12 @@ def show(ctx: typer.Context, name: Name, as_json: JsonFlag = False) -> None:
     context = CommandContext.of(ctx)
     account = context.settings.account(name)
     now = time.time()
-    state = _standings(context, (account,), now)[account.name]
+    states = _states(context)
+    known = states.get(name, FRESH)
+    state = _standings(context, (account,), states, now)[account.name]
     if as_json:
         document = account_document(account, state, context.credentials)
+        document["transport"] = transport_document(account, known, now)
         context.console.json({"schema": "codexlb.accounts.show/1", "account": document})
         return
     facts = (
@@ -68,6 +82,7 @@ def show(ctx: typer.Context, name: Name, as_json: JsonFlag = False) -> None:
         ("detail", _detail(state, now)),
         ("credential", _credential(account)),
         ("upstream", account.websocket_url),
+        ("transport", _transport(account, known, now)),
         ("organization", account.organization or "-"),
         ("project", account.project or "-"),
     )
@@ -179,14 +194,42 @@ def account_document(
     }
 
 
-def _standings(
-    context: CommandContext, accounts: tuple[Account, ...], now: float
-) -> dict[str, Standing]:
+def transport_document(account: Account, known: AccountState, now: float) -> dict[str, Any]:
+    """Return how an account is spoken to, as `accounts list --json` shows it.
+
+    `until` is when a WebSocket is tried again at an account that had none; else it is null.
+    """
+    until = _http_until(account, known, now)
+    return {
+        "configured": account.transport,
+        "in_force": transport_in_force(account, known, now),
+        "until": None if until is None else iso_utc(until),
+    }
+
+
+def _transport(account: Account, known: AccountState, now: float) -> str:
+    in_force = transport_in_force(account, known, now)
+    until = _http_until(account, known, now)
+    return in_force if until is None else f"{in_force}, no WebSocket, {duration(until - now)} left"
+
+
+def _http_until(account: Account, known: AccountState, now: float) -> float | None:
+    fell_back = account.transport == "auto" and transport_in_force(account, known, now) == "http"
+    return known.http_until if fell_back else None
+
+
+def _states(context: CommandContext) -> dict[str, AccountState]:
     from codexlb_cli.store.cooldowns import read_states
 
-    states: dict[str, AccountState] = read_states(
-        context.places.state_folder, context.console.warning
-    )
+    return read_states(context.places.state_folder, context.console.warning)
+
+
+def _standings(
+    context: CommandContext,
+    accounts: tuple[Account, ...],
+    states: dict[str, AccountState],
+    now: float,
+) -> dict[str, Standing]:
     return {
         account.name: standing(
             account,

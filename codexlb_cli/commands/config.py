@@ -90,6 +90,7 @@ def _values(settings: Settings) -> Iterator[tuple[KeyPath, object, Origin]]:
             "organization": account.organization,
             "project": account.project,
             "api_key_env": env,
+            "transport": account.transport,
         }
         given = {key: value for key, value in keys.items() if value is not None}
         yield from _leaves(given, ("accounts", account.name), settings)

@@ -16,6 +16,7 @@ from codexlb_cli.core.accounts import Standing
 from codexlb_cli.core.closes import LIVENESS_TIMEOUT, PROTOCOL_FAULT, CloseRow
 from codexlb_cli.core.failures import DIAL_FAILURE, parse
 from codexlb_cli.core.handshake import Handshake
+from codexlb_cli.core.http_request import HttpRequest
 from codexlb_cli.core.turn import Turn
 from codexlb_cli.core.turn_events import Action, Event
 from codexlb_cli.errors import ConfigError
@@ -67,6 +68,8 @@ class LinkSocket:
         self.account = account
         self.opened_at = loop.time()
         self.response_headers = link.response_headers
+        self.refused = False
+        self.serves_one_turn = False
         self._link = link
         self._sending = sending
         self._gone: SocketGone | None = None
@@ -244,6 +247,7 @@ class _Player:
             self._settings,
             self._store,
             dial=self._dial,
+            connect=self._connect,
             now=self._now,
             draw=lambda: 1.0,  # every wait is as long as it may be
             observe=self._observe,
@@ -269,6 +273,9 @@ class _Player:
         except (LinkClosed, TimeoutError):
             raise DialError(DIAL_FAILURE) from None
         return LinkSocket(name, link, self._sending)
+
+    async def _connect(self, post: HttpRequest, options: DialOptions) -> LinkSocket:
+        raise DialError(DIAL_FAILURE)
 
     def _sending(self, account: str) -> None:
         # Asked anew for every frame: a socket serves one request after the other.

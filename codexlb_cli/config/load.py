@@ -208,6 +208,7 @@ def _account(name: str, table: schema.AccountTable) -> Account:
         enabled=table.enabled,
         organization=table.organization,
         project=table.project,
+        transport=table.transport,
         credential=credential,
     )
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
-from codexlb_cli.core.accounts import AccountKind
+from codexlb_cli.core.accounts import AccountKind, TransportChoice
 
 ACCOUNT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -244,6 +244,7 @@ class AccountTable(Table):
     organization: HeaderWord | None = None
     project: HeaderWord | None = None
     api_key_env: VariableName | None = None
+    transport: Annotated[TransportChoice, Must("`auto`, `websocket` or `http`")] = "auto"
 
 
 class Document(Table):

@@ -23,7 +23,12 @@ LONGEST_COOLDOWN_SECONDS = 300.0
 LONGEST_LIMIT_SECONDS = 366 * 24 * 3600.0
 """A reset more than a year away is nonsense; hints beyond it are clamped."""
 
+NO_WEBSOCKET_SECONDS = 600.0
+"""How long an account that refused the upgrade is spoken to over HTTP before the next try."""
+
 AccountKind = Literal["api_key", "chatgpt"]
+Transport = Literal["websocket", "http"]
+TransportChoice = Literal["auto", "websocket", "http"]
 
 DEFAULT_BASE_URLS: dict[AccountKind, str] = {
     "api_key": "https://api.openai.com/v1",
@@ -65,12 +70,18 @@ class Account:
     enabled: bool = True
     organization: str | None = None
     project: str | None = None
+    transport: TransportChoice = "auto"
     credential: CredentialRef = field(default_factory=lambda: CredentialRef("file", ""))
 
     @property
     def websocket_url(self) -> str:
         """The Responses WebSocket: the base URL with ws or wss, plus `/responses`."""
         return self._url({"http": "ws", "https": "wss"}, "/responses")
+
+    @property
+    def responses_url(self) -> str:
+        """Where the same turns are posted: the base URL with http or https, plus `/responses`."""
+        return self._url({"ws": "http", "wss": "https"}, "/responses")
 
     @property
     def http_url(self) -> str:
@@ -99,6 +110,7 @@ class AccountState:
             forgiven when the credential is another one. Four bytes of a hash, never the secret.
         counted: times of the counted closes since the last completed turn.
         refusals: how many dials in a row were refused with 403.
+        http_until: until when the account counts as one without a WebSocket; None if it never did.
     """
 
     cooling_until: float | None = None
@@ -110,6 +122,7 @@ class AccountState:
     refused_credential: str | None = None
     counted: tuple[float, ...] = ()
     refusals: int = 0
+    http_until: float | None = None
 
 
 FRESH = AccountState()
@@ -167,6 +180,13 @@ def standing(
     return Standing(Availability.READY)
 
 
+def transport_in_force(account: Account, state: AccountState, now: float) -> Transport:
+    """Say how `account` is spoken to at `now`. The only owner of that answer."""
+    if account.transport != "auto":
+        return account.transport
+    return "http" if state.http_until is not None and state.http_until > now else "websocket"
+
+
 class Effect(StrEnum):
     """What a close or an error does to an account."""
 
@@ -177,6 +197,8 @@ class Effect(StrEnum):
     LOGIN = "login"
     REFUSED = "refused"
     """A dial refused with 403: cooled for 3 s the first time, 30 s the second, then doubled."""
+    NO_WEBSOCKET = "no_websocket"
+    """An upgrade refused because there is none: HTTP for 10 minutes. As usable as before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +236,8 @@ def apply(state: AccountState, evidence: Evidence, now: float) -> AccountState:
             return replace(state, limited_until=until, limited_reason=evidence.reason)
         case Effect.LOGIN:
             return replace(state, login_reason=evidence.reason)
+        case Effect.NO_WEBSOCKET:
+            return replace(state, http_until=now + NO_WEBSOCKET_SECONDS)
 
 
 def completed(state: AccountState) -> AccountState:
@@ -225,6 +249,7 @@ def completed(state: AccountState) -> AccountState:
         limited_reason=state.limited_reason,
         login_reason=state.login_reason,
         refused_credential=state.refused_credential,
+        http_until=state.http_until,
     )
 
 

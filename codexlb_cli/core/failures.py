@@ -1,4 +1,4 @@
-"""The error table: what an upstream's refusal means, at the handshake and in an error frame.
+"""The error table: what an upstream's refusal means: of an upgrade, of a POST, in an error frame.
 
 `parse` turns what came over the wire into a `Failure`; `classify` finds its row. A row says whom
 to blame; `turn` decides where to go. Only account evidence changes an account's state.
@@ -49,7 +49,7 @@ class ErrorRow:
         fault: whose fault it is.
         effect: what it does to the account.
         codes: values of the error's `code` or `type`.
-        statuses: HTTP statuses, of a handshake or inside an error frame.
+        statuses: HTTP statuses, of an upgrade, of a POST or inside an error frame.
         unnamed_seconds: how long the account is avoided if the upstream named no time.
         action: what happens, for a person.
     """
@@ -120,7 +120,7 @@ ERRORS: tuple[ErrorRow, ...] = (
         Effect.NEUTRAL,
         ("overloaded", "server_is_overloaded", "slow_down", "server_error"),
         (500, 502, 503, 504),
-        "at a dial the next account, hard turns their owner twice; as a frame one replay",
+        "at a dial the next account, hard turns their owner twice; after it one replay",
     ),
     ErrorRow(
         "rate_limit_exceeded",
@@ -137,7 +137,7 @@ ERRORS: tuple[ErrorRow, ...] = (
         Effect.REFUSED,
         (),
         (403,),
-        "at a dial another account, hard turns their owner once more after 3 s; cooled",
+        "at a dial or a POST another account, hard turns their owner once more after 3 s; cooled",
     ),
     ErrorRow(
         "forbidden_turn",
@@ -150,10 +150,10 @@ ERRORS: tuple[ErrorRow, ...] = (
     ErrorRow(
         "no_websocket",
         Fault.NO_WEBSOCKET,
-        Effect.NEUTRAL,
+        Effect.NO_WEBSOCKET,
         (),
         (404, 426),
-        "no WebSocket at this account: another account",
+        'at an upgrade: HTTP for 10 minutes; with transport = "websocket" another account',
     ),
     ErrorRow(
         "request_rejected",
@@ -178,12 +178,13 @@ DIAL_FAILED = ErrorRow(
 _REQUEST_REJECTED = ERRORS[-1]
 _UPSTREAM = next(row for row in ERRORS if row.fault is Fault.UPSTREAM)
 MODEL_UNAVAILABLE = next(row for row in ERRORS if row.reason == "model_unavailable")
-_DIAL_ONLY = frozenset({Fault.FORBIDDEN, Fault.NO_WEBSOCKET})
+_UPGRADE_ONLY = frozenset({Fault.NO_WEBSOCKET})
+_NOT_IN_A_FRAME = frozenset({Fault.FORBIDDEN, Fault.NO_WEBSOCKET})
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Failure:
-    """An upstream's refusal: of an upgrade, or in an error frame before any response event.
+    """An upstream's refusal: of an upgrade or a POST, or an error frame before a response event.
 
     Attributes:
         row: its row of the error table.
@@ -231,22 +232,25 @@ def parse(
     now: float,
     *,
     handshake: bool,
+    answer: bool = False,
 ) -> Failure:
     """Turn an upstream's refusal into a failure.
 
     Args:
-        status: the HTTP status of the upgrade, or the `status` of an error frame.
+        status: the HTTP status of the upgrade or the POST, or the `status` of an error frame.
         body: the decoded JSON body or frame; anything that is no object counts as empty.
         headers: of the answer, or the frame's `headers`.
         now: seconds since the epoch.
         handshake: whether an upgrade was refused; 403, 404 and 426 mean the request's own fault
             when they come inside an error frame.
+        answer: whether it is the answer to a POST instead: there a 403 is about the account, as
+            at an upgrade, and a redirect is not followed; 404 and 426 are about the request.
     """
     error = _error_object(body)
     lower = {name.lower(): value for name, value in headers.items()}
     code, kind = _text(error.get("code")), _text(error.get("type"))
     return Failure(
-        row=_row(status, (code, kind), handshake=handshake),
+        row=_row(status, (code, kind), handshake=handshake, answer=answer),
         status=status,
         code=code or kind,
         retry_at=_retry_at(error, lower, now),
@@ -255,18 +259,21 @@ def parse(
     )
 
 
-def _row(status: int | None, names: tuple[str | None, ...], *, handshake: bool) -> ErrorRow:
+def _row(
+    status: int | None, names: tuple[str | None, ...], *, handshake: bool, answer: bool
+) -> ErrorRow:
     for row in ERRORS:
         if any(name in row.codes for name in names if name):
             # "server_error" as a mere type goes with every 4xx that some upstreams send.
             if row.fault is Fault.UPSTREAM and status is not None and status < 500:
                 continue
             return row
+    elsewhere = _UPGRADE_ONLY if answer else _NOT_IN_A_FRAME
     for row in ERRORS:
-        if status in row.statuses and (handshake or row.fault not in _DIAL_ONLY):
+        if status in row.statuses and (handshake or row.fault not in elsewhere):
             return row
     # A redirect is not followed, it would carry the credentials elsewhere.
-    if status is not None and (status >= 500 or (handshake and status < 400)):
+    if status is not None and (status >= 500 or ((handshake or answer) and status < 400)):
         return _UPSTREAM
     return _REQUEST_REJECTED
 

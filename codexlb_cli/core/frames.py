@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from json.decoder import JSONDecodeError, JSONDecoder
 from typing import Any, NoReturn
 
+_FRAME_START = '{"type":"response.create"'
+
 HTTP_ONLY_MEMBERS = ("type", "stream", "background", "background_options", "stream_id")
 """Members of a body that never go into the frame (`type` is set, `stream` is implied)."""
 
@@ -175,7 +177,7 @@ def create_frame(
         unreadable: digests of the encrypted reasoning that is left out, because another account
             made it; see `reasoning_digests`.
     """
-    parts = ['"type":"response.create"']
+    parts = [_FRAME_START]
     metadata = _merged_metadata(body, client_metadata)
     for name, member in body.members.items():
         if name in HTTP_ONLY_MEMBERS or (name == "client_metadata" and metadata is not None):
@@ -186,7 +188,18 @@ def create_frame(
         parts.append(f"{json.dumps(name)}:{raw}")
     if metadata is not None:
         parts.append(f'"client_metadata":{metadata}')
-    return "{" + ",".join(parts) + "}"
+    return ",".join(parts) + "}"
+
+
+def post_body(frame: str) -> str:
+    """Return the body of the POST that asks for what a frame of `create_frame` asks for.
+
+    Raises:
+        ValueError: it is another frame; HTTP has nothing like it.
+    """
+    if not frame.startswith(_FRAME_START):
+        raise ValueError("no frame that creates a response")
+    return '{"stream":true' + frame.removeprefix(_FRAME_START)
 
 
 def reasoning_digests(body: Body) -> list[str]:

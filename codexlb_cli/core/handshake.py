@@ -125,21 +125,15 @@ def build(inputs: HandshakeInputs) -> Handshake:
         InvalidHeader: the client sent a header that cannot be forwarded or dropped safely.
     """
     decisions = decide(inputs.inbound, inputs.options, turn_state_is_ours=inputs.turn_state_is_ours)
-    forwarded = [d for d in decisions if d.action is Action.FORWARD]
     replaced = [(d.name, d.value) for d in decisions if d.rule == "beta_tokens"]
     lines = [
         *_websocket_lines(inputs.account.websocket_url),
-        *_account_lines(inputs.account, inputs.secret),
+        *account_lines(inputs),
         HandshakeLine(
             "openai-beta", beta_tokens(replaced, inputs.options.beta), "gateway", "beta_tokens"
         ),
     ]
-    if not any(d.name.lower() == "user-agent" for d in forwarded):
-        lines.append(HandshakeLine("user-agent", inputs.user_agent, "gateway", "own_identity"))
-    lines += [HandshakeLine(d.name.lower(), d.value, "client", d.rule) for d in forwarded]
-    if inputs.conversation_key and not _names_session(inputs.inbound):
-        value = cache_session(inputs.conversation_key)
-        lines.append(HandshakeLine("session-id", value, "gateway", "cache_session"))
+    lines += client_lines(inputs, decisions)
     lines.append(
         HandshakeLine("x-client-request-id", VARIES, "gateway", "request_identity", varies=True)
     )
@@ -148,8 +142,47 @@ def build(inputs: HandshakeInputs) -> Handshake:
         url=inputs.account.websocket_url,
         lines=tuple(lines),
         decisions=decisions,
-        client_metadata=_moved(decisions),
+        client_metadata=moved_metadata(decisions),
     )
+
+
+def account_lines(inputs: HandshakeInputs) -> list[HandshakeLine]:
+    """Return the lines that say which account it is; the first of every upstream request."""
+    values = [
+        ("authorization", f"Bearer {inputs.secret}" if inputs.secret else None),
+        ("openai-organization", inputs.account.organization),
+        ("openai-project", inputs.account.project),
+    ]
+    return [
+        HandshakeLine(name, value, "account", "account_credential")
+        for name, value in values
+        if value is not None
+    ]
+
+
+def client_lines(
+    inputs: HandshakeInputs, decisions: Sequence[HeaderDecision]
+) -> list[HandshakeLine]:
+    """Return what is said of the client: who it is, what it may forward, its conversation."""
+    forwarded = [d for d in decisions if d.action is Action.FORWARD]
+    lines = []
+    if not any(d.name.lower() == "user-agent" for d in forwarded):
+        lines.append(HandshakeLine("user-agent", inputs.user_agent, "gateway", "own_identity"))
+    lines += [HandshakeLine(d.name.lower(), d.value, "client", d.rule) for d in forwarded]
+    if inputs.conversation_key and not _names_session(inputs.inbound):
+        value = cache_session(inputs.conversation_key)
+        lines.append(HandshakeLine("session-id", value, "gateway", "cache_session"))
+    return lines
+
+
+def moved_metadata(decisions: Sequence[HeaderDecision]) -> dict[str, str]:
+    """Return what moves from headers into the frame's `client_metadata`."""
+    metadata: dict[str, str] = {}
+    for decision in decisions:
+        if decision.action is Action.MOVE:
+            name = decision.name.lower()
+            metadata.setdefault(LITE_METADATA if name == LITE_HEADER else name, decision.value)
+    return metadata
 
 
 def cache_session(conversation_key: str) -> str:
@@ -174,7 +207,7 @@ def _websocket_lines(url: str) -> list[HandshakeLine]:
         return HandshakeLine(name, value, "gateway", "websocket_handshake", varies)
 
     return [
-        line("Host", _host(url)),
+        line("Host", authority(url)),
         line("Upgrade", "websocket"),
         line("Connection", "Upgrade"),
         line("Sec-WebSocket-Key", VARIES, varies=True),
@@ -182,35 +215,14 @@ def _websocket_lines(url: str) -> list[HandshakeLine]:
     ]
 
 
-def _host(url: str) -> str:
+def authority(url: str) -> str:
+    """Return the value of the Host line for `url` (RFC 9110 section 7.2)."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     if ":" in host:
         host = f"[{host}]"
-    default = 443 if parts.scheme == "wss" else 80
+    default = 443 if parts.scheme in ("wss", "https") else 80
     return host if parts.port in (None, default) else f"{host}:{parts.port}"
-
-
-def _account_lines(account: Account, secret: str | None) -> list[HandshakeLine]:
-    values = [
-        ("authorization", f"Bearer {secret}" if secret else None),
-        ("openai-organization", account.organization),
-        ("openai-project", account.project),
-    ]
-    return [
-        HandshakeLine(name, value, "account", "account_credential")
-        for name, value in values
-        if value is not None
-    ]
-
-
-def _moved(decisions: Sequence[HeaderDecision]) -> dict[str, str]:
-    metadata: dict[str, str] = {}
-    for decision in decisions:
-        if decision.action is Action.MOVE:
-            name = decision.name.lower()
-            metadata.setdefault(LITE_METADATA if name == LITE_HEADER else name, decision.value)
-    return metadata
 
 
 _RESPONSE_NAMES = frozenset(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from codexlb_cli.core.handshake import header_text
 from codexlb_cli.core.headers import Header
@@ -14,6 +14,12 @@ _WINDOW_FIELDS = (
 )
 _CREDIT_FIELDS = ("has_credits", "unlimited", "balance")
 CODEX_LIMIT = "codex"
+_LIMIT_PREFIXES = ("x-codex-", "x-ratelimit-")
+
+
+def limits_among(headers: Iterable[Header]) -> list[Header]:
+    """Return those of the headers that a client may see which speak of an account's limits."""
+    return [(name, value) for name, value in headers if name.startswith(_LIMIT_PREFIXES)]
 
 
 def rate_limit_headers(event: Mapping[str, object]) -> list[Header]:

@@ -89,7 +89,7 @@ def opening(facts: TurnFacts, pool: Pool, policy: ReconnectPolicy) -> Plan:
     if facts.is_hard:
         return _at_owner(owner, facts, pool, policy)
     wait = owner_wait(pool, owner, policy)
-    if wait is None:
+    if wait is None or pool.crowded(owner):
         return _freely(first_choice(pool), pool, Start.OWNER_CANNOT_SERVE, waits_for=owner)
     others = [name for name in in_order_after(pool, owner) if name != owner]
     return _to_owner(owner, wait, pool, others)
@@ -136,14 +136,16 @@ def _at_owner(owner: str, facts: TurnFacts, pool: Pool, policy: ReconnectPolicy)
     if facts.owner_failed and others:  # with nowhere to go the owner is tried: nothing stays dead
         return _moved(owner, others, pool, Start.OWNER_KEEPS_FAILING)
     wait = owner_wait(pool, owner, policy)
+    if pool.full(owner) or (wait is not None and pool.crowded(owner)):
+        return _queued(pool, [owner], owner)
     if wait is not None:
         return _to_owner(owner, wait, pool, [])
-    if pool.full(owner):
-        return _queued(pool, [owner], owner)
     if others:
         return _moved(owner, others, pool, Start.ACCOUNT_FAILED)
     known = pool.standing_of(owner)
     wait = wait_for_failed(known.until if known else None, facts, pool, policy)
+    if wait is not None and pool.crowded(owner):
+        return _queued(pool, [owner], owner)
     if wait is not None:
         return _to_owner(owner, wait, pool, [])
     return _refused(pool, Start.ACCOUNT_FAILED, _shortage(owner, facts, pool, policy), owner)

@@ -91,7 +91,7 @@ class Pool:
         """Return the standing of `account` now."""
         present = not self.require_credentials or account.name not in self.missing_credentials
         state = self.states.get(account.name, FRESH)
-        full = 0 < self.max_turns <= self.in_flight.get(account.name, 0)
+        full = self.crowded(account.name)
         return standing(account, state, self.now, credential_present=present, full=full)
 
     def standing_of(self, name: str) -> Standing | None:
@@ -103,6 +103,10 @@ class Pool:
         """Whether a turn may be sent to `name`: it is ready or cooling, and has the model."""
         known = self.standing_of(name)
         return known is not None and known.usable and name not in self.without_model
+
+    def crowded(self, name: str) -> bool:
+        """Whether `name` has as many turns in flight as it takes, however else it stands."""
+        return 0 < self.max_turns <= self.in_flight.get(name, 0)
 
     def full(self, name: str) -> bool:
         """Whether `name` could serve, but has as many turns in flight as it takes."""

@@ -4,8 +4,9 @@ The gateway performs the actions and reports what happens; nothing outside this 
 a turn goes next. Waiting is part of a `Dial`, chance comes in as a draw, time with the pool.
 
 The promises kept here: at most one replay, only before the first response event, only where it is
-safe; each candidate is dialled once, a hard owner twice; a hard turn is sent to its owner alone,
-unless its account failed and the conversation is portable.
+safe; each candidate is dialled once, a hard owner twice, and once more over HTTP one that has no
+WebSocket; a hard turn is sent to its owner alone, unless its account failed and the conversation is
+portable.
 """
 
 from __future__ import annotations
@@ -129,6 +130,7 @@ class Turn:
     _refused: set[str] = field(default_factory=set)
     _transport_failed: bool = False
     _waited: bool = False
+    _fell_back: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Take over the owner that was known before the turn."""
@@ -226,10 +228,12 @@ class Turn:
 
     def _failed_dial(self, failure: Failure, pool: Pool, draw: float) -> list[Action]:
         account = self._current
-        self._dial_failed[account] = self._dial_failed.get(account, 0) + 1
         status = f"refused with {failure.status}" if failure.status else "not reached"
         self.steps.append(f"{account} {status}")
         blame = self._blame(failure)
+        if self._falls_back(failure, pool):
+            return [*blame, Dial(account)]  # over HTTP, once the blame is in force
+        self._dial_failed[account] = self._dial_failed.get(account, 0) + 1
         if failure.row.fault is Fault.REQUEST:
             return [*blame, *self._end(failure)]
         self._note_refusal(failure, pool)
@@ -255,6 +259,14 @@ class Turn:
             return self._try(rest, pool)
         unasked = bool(self._refused)
         return self._exhausted(pool) if unasked else self._end(failure)
+
+    def _falls_back(self, failure: Failure, pool: Pool) -> bool:
+        """Whether the account that has no WebSocket is spoken to over HTTP instead; once a turn."""
+        account = pool.account(self._current)
+        if failure.row.fault is not Fault.NO_WEBSOCKET or self._current in self._fell_back:
+            return False
+        self._fell_back.add(self._current)
+        return account is not None and account.transport == "auto"
 
     def _owner_dial_failed(self, failure: Failure, pool: Pool, draw: float) -> list[Action]:
         owner = self._current
@@ -372,7 +384,11 @@ class Turn:
                 if failure.row.fault is Fault.UPSTREAM:
                     row = _REFUSED_BY_UPSTREAM
                 return self._follow(row, pool, draw)
-            case Fault.LIMIT | Fault.CREDENTIAL:
+            case Fault.FORBIDDEN if self._is_hard and self._may_replay:
+                self.steps.append(failure.code or str(failure.status))
+                wait = FORBIDDEN_WAIT_SECONDS
+                return [*blame, *self._replay([self._current], "owner", pool, wait)]
+            case Fault.LIMIT | Fault.CREDENTIAL | Fault.FORBIDDEN:
                 self.steps.append(failure.code or str(failure.status))
                 self._note_refusal(failure, pool)
                 return [*blame, *self._account_refused(failure, pool)]
@@ -401,7 +417,8 @@ class Turn:
         account = self._current
         back_soon = (failure.retry_at or float("inf")) - pool.now <= self.policy.wait_up_to
         homes = self._new_homes(account, in_order_after(pool, account))
-        if not back_soon and any(name not in self._refused for name in homes):
+        elsewhere = self._transport_failed or any(name not in self._refused for name in homes)
+        if not back_soon and elsewhere:
             return self._unavailable()
         return self._shortage([account], account, pool)
 

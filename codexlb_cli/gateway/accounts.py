@@ -16,8 +16,10 @@ from codexlb_cli.core.accounts import (
     AccountState,
     Effect,
     Evidence,
+    Transport,
     apply,
     completed,
+    transport_in_force,
 )
 from codexlb_cli.core.backoff import DialPace
 from codexlb_cli.core.headers import Header
@@ -115,6 +117,15 @@ class Accounts:
             last_chosen=self._chosen,
             without_model=frozenset(a.name for a in accounts if self._lacks(a.name, model)),
         )
+
+    def transport(self, name: str) -> Transport:
+        """Return how the account called `name` is spoken to now.
+
+        Raises:
+            ConfigError: it is no longer configured.
+        """
+        state = self._states.get(name, FRESH)
+        return transport_in_force(self.settings.account(name), state, self._now())
 
     def secret(self, account: Account) -> str | None:
         """Return the account's credential; None if it is missing or unusable."""

@@ -6,7 +6,6 @@ The websockets library sits behind `UpstreamSocket`; no other file of the gatewa
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import uuid
 from collections.abc import Callable, Mapping
@@ -51,22 +50,20 @@ class _Connection(ClientConnection):
             self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
 
 
-_numbers = itertools.count(1)
-
-
 class UpstreamSocket:
     """One WebSocket to one account, for one turn at a time.
 
     Attributes:
         account: the account's name.
-        number: distinguishes sockets in logs.
         opened_at: loop time of the upgrade.
         response_headers: of the 101 answer.
     """
 
+    refused = False  # a refused upgrade makes no socket
+    serves_one_turn = False
+
     def __init__(self, account: str, connection: ClientConnection) -> None:
         self.account = account
-        self.number = next(_numbers)
         self.opened_at = asyncio.get_running_loop().time()
         self.response_headers: list[tuple[str, str]] = []
         if connection.response is not None:

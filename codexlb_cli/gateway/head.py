@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from codexlb_cli.core.frames import METADATA_EVENT, RATE_LIMITS_EVENT
 from codexlb_cli.core.handshake import client_headers, header_text
 from codexlb_cli.core.headers import TURN_STATE_HEADER, Header
-from codexlb_cli.core.limits import rate_limit_headers
+from codexlb_cli.core.limits import limits_among, rate_limit_headers
 from codexlb_cli.gateway.services import Services
 from codexlb_cli.gateway.sockets import Socket
 
@@ -35,7 +35,9 @@ class Head:
         return list({**upstream, **limits, **self._from_events}.items())
 
     def _metadata(self, headers: Mapping[str, object], account: str) -> None:
-        self._from_events.update(client_headers(headers.items()))
+        told = client_headers(headers.items())
+        self._from_events.update(told)
+        self._services.accounts.limits_seen(account, limits_among(told))
         for name, value in headers.items():
             state = header_text(value) if name.lower() == TURN_STATE_HEADER else None
             if state:

@@ -139,7 +139,7 @@ class Lanes:
 
     def release(self, seat: Seat) -> None:
         """Give a socket back after its terminal event."""
-        if not seat.socket.open or not self._young(seat):
+        if seat.socket.serves_one_turn or not seat.socket.open or not self._young(seat):
             self.retire(seat)
             return
         # A socket that holds an unkeyed conversation serves nobody but that conversation.

@@ -18,7 +18,7 @@ from codexlb_cli.gateway.keys import Keys
 from codexlb_cli.gateway.lanes import Lanes
 from codexlb_cli.gateway.request_log import RequestLine, RequestLog
 from codexlb_cli.gateway.services import Services
-from codexlb_cli.gateway.sockets import Dialler
+from codexlb_cli.gateway.sockets import Connector, Dialler
 from codexlb_cli.store.cooldowns import states_in
 from codexlb_cli.store.credentials import Secret
 from codexlb_cli.store.running import MemoryStore
@@ -81,6 +81,7 @@ class MemoryGateway:
         settings: the configuration.
         store: what outlives the gateway.
         dial: opens a socket to an account.
+        connect: opens a connection to one that has no WebSocket.
         now: seconds since the epoch.
         draw: a number from 0 to 1 for the jitter of a back-off.
         observe: is told of every decision.
@@ -92,6 +93,7 @@ class MemoryGateway:
         store: MemoryStore,
         *,
         dial: Dialler,
+        connect: Connector,
         now: Callable[[], float],
         draw: Callable[[], float],
         observe: Callable[[Turn, Event, Sequence[Action]], None],
@@ -113,6 +115,7 @@ class MemoryGateway:
             lanes=Lanes(lambda: lanes.idle, lambda: lanes.max_age),
             store=store,
             dial=dial,
+            connect=connect,
             now=now,
             draw=draw,
             observe=observe,

@@ -6,28 +6,36 @@ from dataclasses import dataclass
 
 from codexlb_cli.config.policies import OWN_USER_AGENT, header_options
 from codexlb_cli.core import frames
+from codexlb_cli.core.accounts import Transport
 from codexlb_cli.core.affinity import unreadable_reasoning
 from codexlb_cli.core.client_errors import ClientError
 from codexlb_cli.core.handshake import Handshake, HandshakeInputs, build
+from codexlb_cli.core.http_request import HttpRequest, build_post
 from codexlb_cli.gateway.services import Services, TurnRequest
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Outbound:
-    """A handshake and a frame.
+    """A handshake, or the head of a POST, and a frame.
 
     Attributes:
-        handshake: for a socket of the account.
+        handshake: for a socket of the account, or for a connection that serves this turn alone.
         frame: the `response.create`.
         dropped_reasoning: how many items of encrypted reasoning the account could not have read.
     """
 
-    handshake: Handshake
+    handshake: Handshake | HttpRequest
     frame: str
     dropped_reasoning: int
 
 
-def prepare(services: Services, request: TurnRequest, name: str, home: str | None) -> Outbound:
+def prepare(
+    services: Services,
+    request: TurnRequest,
+    name: str,
+    home: str | None,
+    transport: Transport = "websocket",
+) -> Outbound:
     """Build what the account called `name` is sent.
 
     Args:
@@ -35,23 +43,23 @@ def prepare(services: Services, request: TurnRequest, name: str, home: str | Non
         request: the client's request.
         name: the account that serves.
         home: the account that owned the turn's key when it started; None if none did.
+        transport: how the account is spoken to.
 
     Raises:
         ConfigError: the account is no longer configured.
     """
     account = services.settings.account(name)
     evidence = request.evidence
-    handshake = build(
-        HandshakeInputs(
-            account=account,
-            secret=services.accounts.secret(account),
-            inbound=request.headers,
-            options=header_options(services.settings),
-            user_agent=OWN_USER_AGENT,
-            conversation_key=evidence.conversation_key,
-            turn_state_is_ours=services.keys.turn_state_owner(evidence.turn_state) == name,
-        )
+    inputs = HandshakeInputs(
+        account=account,
+        secret=services.accounts.secret(account),
+        inbound=request.headers,
+        options=header_options(services.settings),
+        user_agent=OWN_USER_AGENT,
+        conversation_key=evidence.conversation_key,
+        turn_state_is_ours=services.keys.turn_state_owner(evidence.turn_state) == name,
     )
+    handshake = build_post(inputs) if transport == "http" else build(inputs)
     unreadable = _unreadable(services, request.body, name, home)
     frame = frames.create_frame(request.body, handshake.client_metadata, unreadable=unreadable)
     return Outbound(handshake, frame, len(unreadable))

@@ -21,6 +21,7 @@ from codexlb_cli.gateway.app import GatewayApp
 from codexlb_cli.gateway.dial import dial
 from codexlb_cli.gateway.guard import Guard
 from codexlb_cli.gateway.http import Responses
+from codexlb_cli.gateway.http_upstream import open_http
 from codexlb_cli.gateway.keys import Keys
 from codexlb_cli.gateway.lanes import Lanes
 from codexlb_cli.gateway.request_log import RequestLog
@@ -102,6 +103,7 @@ class Gateway:
             ),
             store=self.store,
             dial=dial,
+            connect=open_http,
             now=inputs.now,
             draw=inputs.draw,
         )

@@ -8,6 +8,8 @@ from codexlb_cli.core.client_errors import (
     queue_full,
 )
 from codexlb_cli.core.handshake import Handshake, client_headers
+from codexlb_cli.core.http_request import HttpRequest
+from codexlb_cli.core.limits import limits_among
 from codexlb_cli.gateway.lanes import Lane, Seat
 from codexlb_cli.gateway.services import Services, TurnRequest
 from codexlb_cli.gateway.sockets import DialOptions
@@ -35,12 +37,24 @@ async def take_anchored(services: Services, seat: Seat, response_id: str) -> Sea
     return seat
 
 
-async def take(services: Services, request: TurnRequest, handshake: Handshake) -> Seat:
+async def take(
+    services: Services, request: TurnRequest, handshake: Handshake | HttpRequest
+) -> Seat:
     """Take an idle socket of the turn's lane, or dial a new one at the account's pace.
+
+    A connection for one POST joins no lane, and its account sets no pace for it.
 
     Raises:
         DialError: the account could not be reached, or refused the upgrade.
     """
+    settings = services.settings
+    options = DialOptions(
+        timeout_seconds=settings.timeouts.dial,
+        largest_event_bytes=settings.limits.request_bytes,
+    )
+    if isinstance(handshake, HttpRequest):
+        alone = Lane(request.evidence.lane, handshake.account, request.model, ())
+        return services.lanes.add(await services.connect(handshake, options), alone)
     lane = Lane.of(request.evidence.lane, request.model, handshake)
     while True:
         seat = await services.lanes.take(lane)
@@ -50,12 +64,7 @@ async def take(services: Services, request: TurnRequest, handshake: Handshake) -
         if wait == 0:
             break
         await services.lanes.freed(wait)
-    settings = services.settings
-    options = DialOptions(
-        timeout_seconds=settings.timeouts.dial,
-        largest_event_bytes=settings.limits.request_bytes,
-    )
     socket = await services.dial(handshake, options, services.now)
-    seen = client_headers(socket.response_headers)
+    seen = limits_among(client_headers(socket.response_headers))
     services.accounts.limits_seen(handshake.account, seen)
     return services.lanes.add(socket, lane)

@@ -15,7 +15,7 @@ from codexlb_cli.core.turn_events import Action, Event
 from codexlb_cli.gateway.accounts import Accounts
 from codexlb_cli.gateway.keys import Keys
 from codexlb_cli.gateway.lanes import Lanes
-from codexlb_cli.gateway.sockets import Dialler
+from codexlb_cli.gateway.sockets import Connector, Dialler
 from codexlb_cli.store.running import Store
 
 
@@ -59,6 +59,7 @@ class Services:
     lanes: Lanes
     store: Store
     dial: Dialler
+    connect: Connector
     now: Callable[[], float] = time.time
     draw: Callable[[], float] = field(default=lambda: 1.0)
     observe: Callable[[Turn, Event, Sequence[Action]], None] = field(default=unobserved)

@@ -9,6 +9,7 @@ from typing import Protocol
 from codexlb_cli.core.closes import TRANSPORT_LOST, CloseRow, ReconnectPolicy, close_row
 from codexlb_cli.core.failures import Failure
 from codexlb_cli.core.handshake import Handshake
+from codexlb_cli.core.http_request import HttpRequest
 
 PING_SECONDS = 20.0
 PONG_SECONDS = 20.0
@@ -59,17 +60,21 @@ class DialOptions:
 
 
 class Socket(Protocol):
-    """One connection to one account, for one turn at a time.
+    """One connection to one account, for one turn at a time: a WebSocket, or one that acts like it.
 
     Attributes:
         account: the account's name.
         opened_at: loop time of the upgrade.
-        response_headers: of the upgrade's answer.
+        response_headers: of the upstream's answer.
+        refused: whether that answer is a refusal, told as an error frame.
+        serves_one_turn: whether it ends with its turn instead of joining a lane.
     """
 
     account: str
     opened_at: float
     response_headers: list[tuple[str, str]]
+    refused: bool
+    serves_one_turn: bool
 
     @property
     def open(self) -> bool:
@@ -98,3 +103,5 @@ class Socket(Protocol):
 
 Dialler = Callable[[Handshake, DialOptions, Callable[[], float]], Awaitable[Socket]]
 """Opens a socket with exactly the lines of a handshake; raises `DialError`."""
+Connector = Callable[[HttpRequest, DialOptions], Awaitable[Socket]]
+"""Opens a connection for one POST; raises `DialError`."""

@@ -13,12 +13,14 @@ from typing import Any
 
 from codexlb_cli.config.policies import reconnect_policy
 from codexlb_cli.core import frames
+from codexlb_cli.core.accounts import Transport
 from codexlb_cli.core.affinity import turn_state_key
 from codexlb_cli.core.client_errors import ClientError
 from codexlb_cli.core.closes import TRANSPORT_LOST
 from codexlb_cli.core.failures import DIAL_FAILURE, MODEL_UNAVAILABLE, Failure, parse
 from codexlb_cli.core.handshake import client_headers
 from codexlb_cli.core.headers import Header
+from codexlb_cli.core.limits import limits_among
 from codexlb_cli.core.ownership import UNOWNED, Ownership, Seated, facts_of, plan_error
 from codexlb_cli.core.reconnect import Strength
 from codexlb_cli.core.selection import Pool
@@ -233,7 +235,8 @@ class TurnRunner:
         if after_seconds > 0:
             await asyncio.sleep(after_seconds)
         try:
-            self._outbound = prepare(services, self._request, name, self.ownership.owner)
+            home = self.ownership.owner
+            self._outbound = prepare(services, self._request, name, home, self._transport(name))
             error = too_large(self._outbound.frame, self._settings.limits.frame_bytes)
             if error is not None:
                 raise NoSeat(error)
@@ -248,6 +251,11 @@ class TurnRunner:
             self._seat = None
             return BoundElsewhere(owner)
         return Opened()
+
+    def _transport(self, name: str) -> Transport:
+        """How the account is spoken to; what lives on a socket is, whatever was learned since."""
+        anchored = self._anchored_seat is not None
+        return "websocket" if anchored else self._services.accounts.transport(name)
 
     async def _take_seat(self, outbound: Outbound) -> Seat:
         seat, previous = self._anchored_seat, self._request.evidence.previous_response
@@ -316,9 +324,11 @@ class TurnRunner:
             headers if isinstance(headers, dict) else {},
             self._services.now(),
             handshake=False,
+            answer=self._socket.refused,
         )
         account = self._socket.account
-        self._services.accounts.limits_seen(account, client_headers(failure.headers.items()))
+        seen = limits_among(client_headers(failure.headers.items()))
+        self._services.accounts.limits_seen(account, seen)
         if failure.row is MODEL_UNAVAILABLE and self._request.model:
             self._services.accounts.model_missing(account, self._request.model)
         if failure.spares_socket and self._seat is not None:

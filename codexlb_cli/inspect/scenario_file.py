@@ -239,7 +239,12 @@ class Scenario:
             reconnect=config.reconnect,
             affinity=config.affinity,
             accounts=tuple(
-                Account(table.name, base_url=BASE_URL, enabled=table.enabled)
+                Account(
+                    table.name,
+                    base_url=BASE_URL,
+                    enabled=table.enabled,
+                    transport=table.transport,
+                )
                 for table in self.accounts
             ),
         )

@@ -125,6 +125,7 @@ def test_json_has_every_field(cli: Cli) -> None:
         "until": work["until"],
         "base_url": "https://api.openai.com/v1",
         "credential": {"source": "env", "name": "WORK_KEY", "present": True},
+        "transport": {"configured": "auto", "in_force": "websocket", "until": None},
     }
     assert work["until"].endswith("Z")
     assert home["credential"] == {"source": "file", "name": "home", "present": False}
@@ -148,10 +149,59 @@ def test_show(cli: Cli) -> None:
             "detail        -\n"
             "credential    env TEAM_KEY\n"
             "upstream      ws://127.0.0.1:9000/v1/responses\n"
+            "transport     websocket\n"
             "organization  -\n"
             "project       -\n"
         ),
         "",
+    )
+
+
+ONE = '[accounts.work]\napi_key_env = "WORK_KEY"\n'
+
+
+def transport(cli: Cli) -> tuple[str, dict[str, object]]:
+    """What `show` says of the transport, for people and as JSON."""
+    shown = cli.run("accounts", "show", "work", WORK_KEY="sk-test").out.splitlines()
+    line = next(line for line in shown if line.startswith("transport"))
+    document = json.loads(cli.run("accounts", "show", "work", "--json").out)
+    listed = json.loads(cli.run("accounts", "list", "--json").out)["accounts"][0]
+    assert listed == document["account"]
+    return line.split(maxsplit=1)[1], document["account"]["transport"]
+
+
+def test_the_transport_that_was_learned_is_shown_until_a_reset(cli: Cli) -> None:
+    cli.configure(ONE)
+    learn(cli, "work", AccountState(http_until=time.time() + 600))
+    told, document = transport(cli)
+    assert told in ("http, no WebSocket, 10 min left", "http, no WebSocket, 9 min left")
+    until = document.pop("until")
+    assert isinstance(until, str)
+    assert until.endswith("Z")
+    assert document == {"configured": "auto", "in_force": "http"}
+    listed = json.loads(cli.run("accounts", "list", "--json", WORK_KEY="k").out)["accounts"][0]
+    assert (listed["state"], listed["reason"]) == ("ready", None)
+    assert cli.run("accounts", "reset", "work").code == 0
+    assert transport(cli) == (
+        "websocket",
+        {"configured": "auto", "in_force": "websocket", "until": None},
+    )
+
+
+@pytest.mark.parametrize("configured", ["websocket", "http"])
+def test_a_configured_transport_is_not_learned(cli: Cli, configured: str) -> None:
+    cli.configure(f'{ONE}transport = "{configured}"\n')
+    learn(cli, "work", AccountState(http_until=time.time() + 500))
+    document = {"configured": configured, "in_force": configured, "until": None}
+    assert transport(cli) == (configured, document)
+
+
+def test_a_transport_that_does_not_exist(cli: Cli) -> None:
+    cli.configure(f'{ONE}transport = "https"\n')
+    ran = cli.run("accounts", "list")
+    assert ran.code == 3
+    assert ran.err.startswith(
+        "error: `accounts.work.transport` in `config.toml` must be `auto`, `websocket` or `http`"
     )
 
 

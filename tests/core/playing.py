@@ -65,6 +65,12 @@ def refused(status: int | None, code: str | None = None, wait: float | None = No
     return Refused(failure(status, code, wait, dial=False))
 
 
+def answered(status: int, code: str | None = None) -> Refused:
+    """The POST was refused."""
+    body = {"error": {"code": code}}
+    return Refused(parse(status, body, {}, NOW, handshake=False, answer=True))
+
+
 def told(action: Action) -> str:
     """Show one action as a line."""
     match action:

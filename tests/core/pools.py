@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import get_args
 
 from hypothesis import strategies as st
 
-from codexlb_cli.core.accounts import Account, AccountState
+from codexlb_cli.core.accounts import Account, AccountState, TransportChoice
 from codexlb_cli.core.selection import Pool
 
 NOW = 1_800_000_000.0
@@ -49,8 +50,10 @@ def pools(draw: st.DrawFn, smallest: int = 1) -> Pool:
     count = draw(st.integers(smallest, 4))
     names = ["work", "home", "spare", "team"][:count]
     drawn = pool_of({name: draw(st.sampled_from(sorted(STATES))) for name in names})
+    transports = st.sampled_from(get_args(TransportChoice))
     return replace(
         drawn,
+        accounts=tuple(replace(a, transport=draw(transports)) for a in drawn.accounts),
         without_model=draw(st.frozensets(st.sampled_from(names), max_size=1)),
         missing_credentials=draw(st.frozensets(st.sampled_from(names), max_size=1)),
         require_credentials=draw(st.booleans()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from codexlb_cli.core.accounts import (
     apply,
     completed,
     standing,
+    transport_in_force,
 )
 from tests.core.pools import COOLING, LIMITED, NEEDS_LOGIN, NOW
 
@@ -55,6 +57,29 @@ def stand(state: AccountState, now: float = NOW, account: Account = ACCOUNT) -> 
 def test_standing(state: AccountState, expected: Standing, usable: bool) -> None:
     assert stand(state) == expected
     assert expected.usable is usable
+
+
+NO_WEBSOCKET = Evidence(Effect.NO_WEBSOCKET, "no_websocket")
+
+
+def test_an_account_without_a_websocket_is_spoken_to_over_http_for_a_while() -> None:
+    state = apply(FRESH, NO_WEBSOCKET, NOW)
+    assert stand(state) == Standing(Availability.READY)
+    assert transport_in_force(ACCOUNT, FRESH, NOW) == "websocket"
+    assert transport_in_force(ACCOUNT, state, NOW + 599.9) == "http"
+    assert transport_in_force(ACCOUNT, state, NOW + 600) == "websocket"
+    assert transport_in_force(ACCOUNT, completed(state), NOW) == "http"
+    again = apply(state, NO_WEBSOCKET, NOW + 500)
+    assert transport_in_force(ACCOUNT, completed(replace(again, cooldowns=1)), NOW + 700) == "http"
+
+
+@pytest.mark.parametrize("choice", ["websocket", "http"])
+def test_what_was_learned_does_not_change_a_configured_transport(
+    choice: Literal["websocket", "http"],
+) -> None:
+    account = replace(ACCOUNT, transport=choice)
+    for state in (FRESH, apply(FRESH, NO_WEBSOCKET, NOW)):
+        assert transport_in_force(account, state, NOW) == choice
 
 
 def test_what_weighs_more_wins() -> None:

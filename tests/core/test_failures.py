@@ -84,6 +84,28 @@ BY_STATUS = [
 ]
 
 
+TO_A_POST = {403: Fault.FORBIDDEN, 301: Fault.UPSTREAM, 200: Fault.UPSTREAM}
+"""Where the answer to a POST means what it means at an upgrade; else it is as in a frame."""
+
+
+@pytest.mark.parametrize(("status", "at_dial", "in_frame"), BY_STATUS)
+def test_refused_posts_by_status(status: int, at_dial: Fault, in_frame: Fault) -> None:
+    failure = parse(status, {"message": "m"}, {}, NOW, handshake=False, answer=True)
+    assert failure.row.fault is TO_A_POST.get(status, in_frame)
+    assert (failure.row.effect is Effect.REFUSED) is (status == 403)
+
+
+def test_a_name_says_more_than_the_status_of_a_post() -> None:
+    def answer(status: int, code: str) -> Fault:
+        body = {"error": {"code": code}}
+        return parse(status, body, {}, NOW, handshake=False, answer=True).row.fault
+
+    assert answer(404, "model_not_found") is Fault.TURN
+    assert answer(404, "previous_response_not_found") is Fault.CLIENT_STATE
+    assert answer(403, "usage_not_included") is Fault.LIMIT
+    assert answer(403, "model_not_available") is Fault.TURN
+
+
 @pytest.mark.parametrize(("status", "at_dial", "in_frame"), BY_STATUS)
 def test_errors_by_status(status: int, at_dial: Fault, in_frame: Fault) -> None:
     assert dial(status).row.fault is at_dial
@@ -130,7 +152,12 @@ def test_what_the_account_is_blamed_for(failure: Failure, evidence: Evidence) ->
     assert failure.evidence == evidence
 
 
-@pytest.mark.parametrize("status", [400, 404, 426, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [404, 426])
+def test_an_account_without_a_websocket_is_as_usable_as_before(status: int) -> None:
+    assert dial(status).evidence == Evidence(Effect.NO_WEBSOCKET, "no_websocket")
+
+
+@pytest.mark.parametrize("status", [400, 500, 502, 503, 504])
 def test_only_account_evidence_changes_an_account(status: int) -> None:
     assert dial(status, retry_after="30").evidence.effect is Effect.NEUTRAL
 

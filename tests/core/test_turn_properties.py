@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from codexlb_cli.core.accounts import Availability
 from codexlb_cli.core.closes import CloseOverride, HardMove, ReconnectPolicy, SoftMove
+from codexlb_cli.core.failures import Fault
 from codexlb_cli.core.reconnect import Strength
 from codexlb_cli.core.turn import State, Turn
 from codexlb_cli.core.turn_events import (
@@ -19,6 +20,7 @@ from codexlb_cli.core.turn_events import (
     BoundElsewhere,
     Closed,
     Dial,
+    DialFailed,
     Event,
     PassOn,
     QueueFull,
@@ -37,6 +39,7 @@ from tests.core.playing import (
     SILENT,
     UNREACHABLE,
     Player,
+    answered,
     closed,
     dial_refused,
     refused,
@@ -58,9 +61,8 @@ dial_failures = st.one_of(
     st.builds(dial_refused, statuses, codes),
     st.builds(dial_refused, st.just(429), limit_codes, waits),
 )
-frames = st.builds(refused, statuses | st.none(), codes) | st.builds(
-    refused, st.just(429), limit_codes, waits
-)
+frames = st.builds(refused, statuses | st.none(), codes) | st.builds(answered, statuses, codes)
+frames |= st.builds(refused, st.just(429), limit_codes, waits)
 opened: st.SearchStrategy[Event] = st.just(OPENED)
 ends: st.SearchStrategy[Event] = st.just(FINISHED)
 others: st.SearchStrategy[Event] = st.sampled_from([SILENT, RESPONDED, FINISHED, OUT_OF_TIME])
@@ -111,6 +113,7 @@ class Watched:
     facts: TurnFacts
     sends: int = 0
     phase_dials: list[str] = field(default_factory=list)
+    over_http: list[str] = field(default_factory=list)
     dials: list[str] = field(default_factory=list)
     ends: int = 0
     responded: bool = False
@@ -147,9 +150,20 @@ class Watched:
                 assert account == self.player.turn.account
                 assert 0 <= after <= 10.0
                 self.dials.append(account)
-                self.phase_dials.append(account)
+                if self._falls_back(event, account, before):
+                    self.over_http.append(account)
+                else:
+                    self.phase_dials.append(account)
             case Answer() | PassOn():
                 self.ends += 1
+
+    def _falls_back(self, event: Event, account: str, before: str | None) -> bool:
+        """Whether an account without a WebSocket is dialled over HTTP: once in a turn."""
+        if account != before or not isinstance(event, DialFailed):
+            return False
+        known = self.player.pool.account(account)
+        may = known is not None and known.transport == "auto" and account not in self.over_http
+        return may and event.failure.row.fault is Fault.NO_WEBSOCKET
 
 
 @given(st.data())

@@ -57,7 +57,7 @@ handshake_rules = st.lists(
         HandshakeRule,
         every=st.integers(2, 5),
         account=st.sampled_from([None, "home"]),
-        status=st.sampled_from([None, 429, 500, 503]),
+        status=st.sampled_from([None, 404, 426, 429, 500, 503]),
     ),
     max_size=2,
 )
@@ -80,11 +80,12 @@ def assert_one_outcome(answer: Answer) -> None:
 @settings(
     max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(turn_rules, handshake_rules)
+@given(turn_rules, handshake_rules, st.frozensets(st.sampled_from(NAMES)))
 def test_whatever_the_upstream_does(
     tmp_path_factory: Any,
     drawn: list[tuple[dict[str, Any], dict[str, Any]]],
     handshakes: list[HandshakeRule],
+    over_http: frozenset[str],
 ) -> None:
     rules = [
         TurnRule(model=f"model-{number}", **fault, **often)
@@ -117,4 +118,5 @@ def test_whatever_the_upstream_does(
                 assert_one_outcome(answer)
 
     folder: Path = tmp_path_factory.mktemp("upstream")
-    asyncio.run(play(test, folder, *rules, *handshakes, more=MORE, names=NAMES))
+    accounts = dict.fromkeys(over_http, 'transport = "http"')
+    asyncio.run(play(test, folder, *rules, *handshakes, more=MORE, names=NAMES, accounts=accounts))

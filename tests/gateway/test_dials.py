@@ -15,7 +15,7 @@ from tests.support.gateway import Stage, closed_port, play, run, run_each, sessi
 
 REFUSALS = {
     str(status): HandshakeRule(account="work", status=status)
-    for status in (401, 403, 404, 426, 429, 500, 502, 503, 504, 529)
+    for status in (401, 403, 429, 500, 502, 503, 504, 529)
 } | {
     "429 in 7 s": HandshakeRule(account="work", status=429, headers={"retry-after": "7"}),
     "301": HandshakeRule(account="work", status=301, headers={"location": "/v1/responses"}),

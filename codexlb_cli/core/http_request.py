@@ -1,0 +1,189 @@
+"""The upstream's HTTP side: the head of the POST, and what its answer means as events.
+
+The same allow-list and the same inputs as the handshake's: `headers.decide` filters, what is
+generated comes after. What differs is what HTTP itself asks for: no WebSocket lines and no beta
+token of theirs, and the turn state as a header.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+from codexlb_cli.core.frames import METADATA_EVENT
+from codexlb_cli.core.handshake import (
+    VARIES,
+    HandshakeInputs,
+    HandshakeLine,
+    account_lines,
+    authority,
+    client_headers,
+    client_lines,
+    moved_metadata,
+)
+from codexlb_cli.core.headers import (
+    BETA_TOKEN,
+    HTTP_ONLY_BETA_TOKEN,
+    TURN_STATE,
+    TURN_STATE_HEADER,
+    Action,
+    Header,
+    HeaderDecision,
+    decide,
+)
+
+EVENT_STREAM = "text/event-stream"
+_FRAMING = "http_framing"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """What one upstream POST carries before its body, and why.
+
+    Attributes:
+        account: the account's name.
+        url: where it goes.
+        lines: every line after the request line, in wire order.
+        decisions: one per inbound header line, in order.
+        client_metadata: what moves from headers into the body's `client_metadata`.
+    """
+
+    account: str
+    url: str
+    lines: tuple[HandshakeLine, ...]
+    decisions: tuple[HeaderDecision, ...]
+    client_metadata: dict[str, str] = field(repr=False)  # holds x-codex-turn-metadata
+
+    @property
+    def target(self) -> str:
+        """The request target."""
+        parts = urlsplit(self.url)
+        return f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
+
+    def headers(self, request_id: str, body_bytes: int) -> list[Header]:
+        """Return the header lines exactly as they go on the wire.
+
+        Args:
+            request_id: a new one.
+            body_bytes: the length of the body.
+        """
+        own = {"x-client-request-id": request_id, "content-length": str(body_bytes)}
+        return [(n.name, own[n.name] if n.varies else n.value) for n in self.lines]
+
+
+def build_post(inputs: HandshakeInputs) -> HttpRequest:
+    """Build the head of the upstream POST: filter first, generate after.
+
+    Raises:
+        InvalidHeader: the client sent a header that cannot be forwarded or dropped safely.
+    """
+    decided = decide(inputs.inbound, inputs.options, turn_state_is_ours=inputs.turn_state_is_ours)
+    decisions = tuple(map(_over_http, decided))
+    lines = [
+        HandshakeLine("host", authority(inputs.account.responses_url), "gateway", _FRAMING),
+        *account_lines(inputs),
+    ]
+    tokens = _beta_tokens(d.value for d in decisions if d.rule == "beta_tokens")
+    if tokens:
+        lines.append(HandshakeLine("openai-beta", ", ".join(tokens), "gateway", "beta_tokens"))
+    lines += client_lines(inputs, decisions)
+    lines += [
+        HandshakeLine("x-client-request-id", VARIES, "gateway", "request_identity", varies=True),
+        HandshakeLine("content-type", "application/json", "gateway", _FRAMING),
+        HandshakeLine("accept", EVENT_STREAM, "gateway", "http_negotiation"),
+        HandshakeLine("accept-encoding", "identity", "gateway", "http_negotiation"),
+        HandshakeLine("content-length", VARIES, "gateway", _FRAMING, varies=True),
+    ]
+    return HttpRequest(
+        account=inputs.account.name,
+        url=inputs.account.responses_url,
+        lines=tuple(lines),
+        decisions=decisions,
+        client_metadata=moved_metadata(decisions),
+    )
+
+
+def is_event_stream(headers: Sequence[Header]) -> bool:
+    """Whether the answer with these headers, names in lower case, can be read as events.
+
+    Without a content type the body decides: some upstreams send none.
+    """
+    encoding = _value(headers, "content-encoding")
+    kind = (_value(headers, "content-type") or EVENT_STREAM).partition(";")[0].strip().lower()
+    return kind == EVENT_STREAM and (encoding or "identity").strip().lower() == "identity"
+
+
+def metadata_event(headers: Sequence[Header]) -> str | None:
+    """Return what a 200's headers say as the event that says it over a WebSocket.
+
+    The turn state, the model and the limits; None if there is nothing of the kind. Headers that
+    say nothing to a client stay out.
+    """
+    told = dict(client_headers(headers))
+    state = _value(headers, TURN_STATE_HEADER)
+    if state:
+        told[TURN_STATE_HEADER] = state
+    return _json({"type": METADATA_EVENT, "headers": told}) if told else None
+
+
+def refusal_frame(status: int, headers: Sequence[Header], body: bytes) -> str:
+    """Return an answer that is no 2xx as the error frame that refuses a turn over a WebSocket.
+
+    Args:
+        status: the answer's status.
+        headers: its headers, names in lower case; the last of a name counts.
+        body: as much of it as came.
+    """
+    frame: dict[str, object] = {"type": "error", "status": status, "headers": dict(headers)}
+    try:
+        return _json({**frame, "error": _error(body)})
+    except RecursionError:
+        return _json({**frame, "error": {}})
+
+
+def _over_http(decision: HeaderDecision) -> HeaderDecision:
+    """Over HTTP the turn state that goes to its account stays a header (Codex CLI does so)."""
+    if decision.rule == TURN_STATE.rule and decision.action is Action.MOVE:
+        return replace(decision, action=Action.FORWARD, reason="to the account that gave it")
+    return decision
+
+
+def _beta_tokens(values: Iterable[str]) -> list[str]:
+    tokens = (token.strip(" \t") for value in values for token in value.split(","))
+    return [token for token in dict.fromkeys(tokens) if token and not _of_a_transport(token)]
+
+
+def _of_a_transport(token: str) -> bool:
+    key, equals, _ = token.partition("=")
+    key = key.strip(" \t").lower()
+    return key == BETA_TOKEN or (bool(equals) and key == HTTP_ONLY_BETA_TOKEN)
+
+
+def _value(headers: Sequence[Header], name: str) -> str | None:
+    return next((value for known, value in headers if known == name), None)
+
+
+def _error(body: bytes) -> object:
+    try:
+        document = json.loads(body, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(document, Mapping):
+        return {}
+    error = document.get("error")
+    if isinstance(error, str | Mapping):
+        return error
+    if isinstance(document.get("detail"), str):  # what some upstreams send in an error's place
+        return {"message": document["detail"]}
+    return {k: v for k, v in document.items() if k in ("message", "code", "param", "type")}
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
