@@ -42,6 +42,11 @@ class KeyRecord:
     failures: int = 0
     failing_since: float | None = None
 
+    @classmethod
+    def stored(cls, owner: str) -> KeyRecord:
+        """Return what is known of a key whose owner was stored by an earlier run."""
+        return cls(owner=owner, bound=True)
+
     def may_replay(self, now: float) -> bool:
         """Whether the gateway may replay a turn of this key at `now`."""
         return self.gave_up_at is None or now - self.gave_up_at >= NO_REPLAY_SECONDS
