@@ -163,9 +163,11 @@ def _mobility(context: CommandContext, row: OwnerRow) -> str:
 
 
 def _document(row: OwnerRow, accounts: frozenset[str]) -> dict[str, Any]:
+    from codexlb_cli.inspect.inputs import shown_key
+
     return {
         "source": row.key.source,
-        "key": shown_key(row),
+        "key": shown_key(row.key),
         "account": row.account,
         "configured": row.account in accounts,
         "strength": row.key.strength.value,
@@ -174,18 +176,14 @@ def _document(row: OwnerRow, accounts: frozenset[str]) -> dict[str, Any]:
     }
 
 
-def shown_key(row: OwnerRow) -> str:
-    """Return a key as its client sent it; of a turn state its digest."""
-    from codexlb_cli.inspect.inputs import as_text
-
-    return as_text(row.key.value) if row.key.source == "session" else row.key.value
-
-
 def _table(rows: Sequence[OwnerRow], accounts: frozenset[str], now: float) -> str:
+    from codexlb_cli.inspect.inputs import shown_key
+    from codexlb_cli.inspect.layout import shortened
+
     cells = [
         (
             row.key.source,
-            escape(shown_key(row)),
+            escape(shown_key(row.key)),
             _owner(row, accounts),
             row.key.strength.value,
             f"{duration(now - row.used)} ago",
@@ -196,24 +194,18 @@ def _table(rows: Sequence[OwnerRow], accounts: frozenset[str], now: float) -> st
     headers = ("SOURCE", "KEY", "ACCOUNT", "AFFINITY", "LAST USED", "EXPIRES")
     widths = [max(map(len, column)) + 2 for column in zip(headers, *cells, strict=True)]
     room = max(_SHORTEST_KEY, WIDTH - sum(widths) + widths[1])
-    shortened = [(first, _shortened(key, room - 2), *rest) for first, key, *rest in cells]
-    return table(headers, shortened)
-
-
-def _shortened(text: str, most: int) -> str:
-    """Shorten in the middle: ids often begin alike."""
-    if len(text) <= most:
-        return text
-    tail = (most - 3) // 2
-    return f"{text[: most - 3 - tail]}...{text[-tail:]}"
+    rows_shown = [(first, shortened(key, room - 2), *rest) for first, key, *rest in cells]
+    return table(headers, rows_shown)
 
 
 def _facts(row: OwnerRow, accounts: frozenset[str], now: float, moves: str) -> str:
+    from codexlb_cli.inspect.inputs import shown_key
+
     return table(
         ("FACT", "VALUE"),
         (
             ("source", row.key.source),
-            ("key", shown_key(row)),
+            ("key", shown_key(row.key)),
             ("account", _owner(row, accounts)),
             ("affinity", row.key.strength.value),
             (

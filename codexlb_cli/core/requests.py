@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from codexlb_cli.core.accounts import Account
-from codexlb_cli.core.affinity import Evidence, Key, turn_state_key
+from codexlb_cli.core.affinity import Evidence, Key, read_evidence, turn_state_key
 from codexlb_cli.core.client_errors import ClientError
 from codexlb_cli.core.closes import ReconnectPolicy
-from codexlb_cli.core.frames import Body, InvalidBodyError, has_side_effects
+from codexlb_cli.core.frames import Body, InvalidBodyError, has_side_effects, parse_body
 from codexlb_cli.core.handshake import HandshakeInputs
 from codexlb_cli.core.headers import Header, HeaderOptions
 
@@ -66,6 +66,21 @@ def wants_stream(body: Body) -> bool:
         body.text(name)
     body.flag("store")
     return stream
+
+
+def read_request(headers: Sequence[Header], data: bytes) -> tuple[Body, bool, Evidence]:
+    """Read a request: its body, whether the client wants a stream, and its affinity evidence.
+
+    Raises:
+        InvalidBodyError: the body is no JSON object, or a member is not as it must be.
+    """
+    body = parse_body(data)
+    return body, wants_stream(body), read_evidence(headers, body)
+
+
+def invalid_body(exc: InvalidBodyError) -> ClientError:
+    """Return what the client of a body that cannot be read is told."""
+    return ClientError(exc.code, str(exc), param=exc.param)
 
 
 def model_of(body: Body) -> str | None:

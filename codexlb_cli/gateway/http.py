@@ -7,12 +7,11 @@ import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from codexlb_cli.core.affinity import read_evidence
 from codexlb_cli.core.client_errors import ClientError
 from codexlb_cli.core.events import is_codex
-from codexlb_cli.core.frames import InvalidBodyError, parse_body
+from codexlb_cli.core.frames import InvalidBodyError
 from codexlb_cli.core.headers import Header, check_header
-from codexlb_cli.core.requests import body_too_large, size_error, wants_stream
+from codexlb_cli.core.requests import body_too_large, invalid_body, read_request, size_error
 from codexlb_cli.core.turn import stopped
 from codexlb_cli.errors import InvalidHeader
 from codexlb_cli.gateway.bodies import BodyError, ClientGone, decode_body, read_body
@@ -143,12 +142,9 @@ class Responses:
         if too_large is not None:
             raise BodyError(too_large)
         try:
-            body = parse_body(data)
-            stream = wants_stream(body)
-            evidence = read_evidence(headers, body)
+            body, stream, evidence = read_request(headers, data)
         except InvalidBodyError as exc:
-            error = ClientError(exc.code, str(exc), param=exc.param)
-            raise RefusedRequest(error) from None
+            raise RefusedRequest(invalid_body(exc)) from None
         if stream and scope["http_version"] == "1.0":
             text = "a stream has no length, so it takes HTTP/1.1; ask for `stream`: false"
             raise RefusedRequest(ClientError("not_supported", text))

@@ -143,16 +143,18 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "delay_seconds": outcome.delay_seconds,
         "reason": str(outcome.reason),
         "client_sees": outcome.client_sees,
-        "verdicts": [
-            {
-                "account": verdict.account,
-                "verdict": verdict.verdict,
-                "reason": str(verdict.reason),
-                "until": None if verdict.until is None else iso_utc(verdict.until),
-                "credential_present": verdict.credential_present,
-            }
-            for verdict in outcome.verdicts
-        ],
+        "verdicts": [verdict_document(verdict) for verdict in outcome.verdicts],
+    }
+
+
+def verdict_document(verdict: Verdict) -> dict[str, Any]:
+    """Return a verdict as `--json` shows it."""
+    return {
+        "account": verdict.account,
+        "verdict": verdict.verdict,
+        "reason": str(verdict.reason),
+        "until": None if verdict.until is None else iso_utc(verdict.until),
+        "credential_present": verdict.credential_present,
     }
 
 

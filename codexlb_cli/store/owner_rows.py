@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
@@ -17,7 +17,7 @@ from codexlb_cli.store.database import (
     tell_gateway,
     unusable,
 )
-from codexlb_cli.store.owners import forget_old
+from codexlb_cli.store.owners import find_owners, find_reasoning, forget_old
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,34 @@ def read_rows(
         raise unusable(database_path(state_folder), "owners cannot be read", exc) from exc
     rows = sorted(chain.from_iterable(found), key=lambda row: row.used, reverse=True)
     return rows[:limit]
+
+
+def recall(
+    state_folder: Path,
+    keys: Sequence[Key],
+    digests: Sequence[str],
+    now: float,
+    warn: Callable[[str], None],
+) -> tuple[dict[Key, str], dict[str, str]]:
+    """Return what a gateway would recall for a request: owners, and who made which reasoning.
+
+    Args:
+        state_folder: where the database lies.
+        keys: of the request.
+        digests: of the encrypted reasoning in its input.
+        now: seconds since the epoch.
+        warn: is told if the database cannot be read; then nothing is known.
+    """
+    try:
+        with reading(state_folder) as connection:
+            if connection is None:
+                return {}, {}
+            owners = find_owners(keys, now)(connection)
+            made = find_reasoning(digests, now)(connection)
+    except (sqlite3.Error, OSError) as exc:
+        warn(f"`{database_path(state_folder)}` cannot be read ({exc}), so owners are unknown")
+        return {}, {}
+    return {key: account for key, (account, _) in owners.items()}, made
 
 
 def forget_rows(state_folder: Path, selection: Selection, now: float) -> int:
