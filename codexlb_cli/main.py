@@ -26,6 +26,7 @@ from codexlb_cli.commands import (
     init,
     inspect,
     mock_upstream,
+    owners,
     serve,
     simulate,
 )
@@ -43,6 +44,7 @@ app.command()(serve.demo)
 app.command()(serve.serve)
 app.command()(init.init)
 app.add_typer(accounts.app, name="accounts")
+app.add_typer(owners.app, name="owners")
 app.add_typer(inspect.app, name="inspect")
 app.add_typer(simulate.app, name="simulate")
 app.command()(connect.connect)

@@ -67,7 +67,8 @@ ERROR_CASES: dict[str, str] = {
 
 EXIT_CASES: dict[ExitStatus, str] = {
     ExitStatus.DONE: "done",
-    ExitStatus.ANSWER_IS_NO: "ran, and the answer is no: a simulated turn is lost",
+    ExitStatus.ANSWER_IS_NO: "ran, and the answer is no: a simulated turn is lost, "
+    "a request would be refused, or nobody owns a key",
     ExitStatus.USAGE: "the command line cannot be parsed, or a value in it is out of range",
     ExitStatus.CONFIG: "the configuration is missing, broken or in the way: no such account, "
     "name taken, port in use",

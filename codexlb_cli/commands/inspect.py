@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,12 +12,14 @@ import typer
 from codexlb_cli.commands.context import CommandContext, JsonFlag
 from codexlb_cli.commands.offline import offline_choice
 from codexlb_cli.console import OutputClosed, escape
-from codexlb_cli.errors import UsageError
+from codexlb_cli.errors import ExitStatus, UsageError
 from codexlb_cli.inspect.clients import NAMES
 
 if TYPE_CHECKING:
     from codexlb_cli.core.accounts import Account
+    from codexlb_cli.core.affinity import Key
     from codexlb_cli.core.headers import Header
+    from codexlb_cli.inspect.requests import ClientRequest
 
 app = typer.Typer(help="Show what the gateway would send, and why; nothing is sent.")
 
@@ -114,6 +118,63 @@ def _answer_bytes(context: CommandContext, head: bytes) -> None:
         raise OutputClosed from None
     except OSError as exc:
         raise OutputClosed(exc.strerror) from None
+
+
+@app.command()
+def route(
+    ctx: typer.Context,
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE", help="A JSON body, raw HTTP, or a recorded exchange; - reads stdin."
+        ),
+    ],
+    *,
+    header: Annotated[
+        list[str] | None,
+        typer.Option("-H", metavar="'NAME: VALUE'", help="A further header; may be repeated."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what the gateway would do with a request; exit 1 if it would refuse it."""
+    from codexlb_cli.inspect.inputs import from_options
+    from codexlb_cli.inspect.route import document, routed
+    from codexlb_cli.inspect.route_text import text
+    from codexlb_cli.store.owner_rows import recall
+
+    context = CommandContext.of(ctx)
+    offline, _ = offline_choice(context, None)
+    request = _client_request(file, context.settings.limits.request_bytes)
+    request = replace(request, headers=(*request.headers, *from_options(header or [])))
+
+    def remembered(
+        keys: Sequence[Key], digests: Sequence[str]
+    ) -> tuple[dict[Key, str], dict[str, str]]:
+        folder, warn = context.places.state_folder, context.console.warning
+        return recall(folder, keys, digests, offline.pool.now, warn)
+
+    found = routed(request, context.settings, offline, remembered)
+    if as_json:
+        context.console.json(document(found))
+    else:
+        context.console.answer(text(found, "standard input" if file == "-" else file))
+    name = found.account
+    if name is not None and name in offline.problems:
+        context.console.warning(
+            f"{offline.problems[name]}, so `{name}` could not be dialled from here"
+        )
+    if found.error is not None:
+        raise typer.Exit(ExitStatus.ANSWER_IS_NO)
+
+
+def _client_request(file: str, request_bytes: int) -> ClientRequest:
+    """Read a request; of one that is too large, no more than shows that it is."""
+    from codexlb_cli.inspect.inputs import LONGEST_INPUT_BYTES, read_some
+    from codexlb_cli.inspect.requests import ClientRequest, read_client_request
+
+    most = request_bytes + LONGEST_INPUT_BYTES
+    content = read_some(file, most + 1)
+    return ClientRequest((), content) if len(content) > most else read_client_request(content)
 
 
 @app.command()

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from codexlb_cli.commands.context import CommandContext
+from codexlb_cli.errors import ConfigError
 
 if TYPE_CHECKING:
     from codexlb_cli.inspect.pool import OfflinePool
@@ -29,3 +30,33 @@ def offline_choice(context: CommandContext, name: str | None) -> tuple[OfflinePo
     states = read_states(context.places.state_folder, context.console.warning)
     offline = offline_pool(settings.accounts, states, context.credentials, time.time())
     return offline, name or unkeyed_account(offline.pool)
+
+
+def session_owner(context: CommandContext, session: str) -> str:
+    """Return the account that owns a session, as the gateway remembers it.
+
+    Raises:
+        ConfigError: nobody owns it, several accounts own its threads, its owner is gone, or the
+            database cannot be read.
+    """
+    from codexlb_cli.core.affinity import keys_meant
+    from codexlb_cli.store.owner_rows import Selection, read_rows
+
+    selection = Selection(keys=keys_meant(session, ("session",)))
+    rows = read_rows(context.places.state_folder, selection, time.time())
+    exact = {row.account for row in rows if row.key in (selection.keys or ())}
+    owners = sorted(exact or {row.account for row in rows})
+    if not owners:
+        raise ConfigError(f"no account owns the session `{session}`", hint="codexlb owners list")
+    if len(owners) > 1:
+        names = " and ".join(f"`{name}`" for name in owners)
+        raise ConfigError(
+            f"the threads of the session `{session}` belong to {names}",
+            hint="name one as SESSION\\nTHREAD, as it stands in: codexlb owners list",
+        )
+    if owners[0] not in [account.name for account in context.settings.accounts]:
+        raise ConfigError(
+            f"the session `{session}` belongs to `{owners[0]}`, which is no longer configured",
+            hint="codexlb owners list",
+        )
+    return owners[0]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from codexlb_cli.commands.context import CommandContext, JsonFlag
-from codexlb_cli.commands.offline import offline_choice
+from codexlb_cli.commands.offline import offline_choice, session_owner
 from codexlb_cli.core.closes import FIRST_CLOSE_CODE, LAST_CLOSE_CODE
 from codexlb_cli.core.reconnect import Phase, Strength
 from codexlb_cli.errors import ConfigError, ExitStatus, UsageError
@@ -66,6 +66,10 @@ def close(
     affinity: Annotated[
         Strength | None, typer.Option(help="Only this affinity; default: all three.")
     ] = None,
+    session: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="A session that the gateway knows, with its owner."),
+    ] = None,
     phase: Annotated[
         Phase, typer.Option(help="How far the turn had come on the socket.")
     ] = Phase.SENT,
@@ -86,6 +90,11 @@ def close(
     if replays < 0:
         raise UsageError(f"`--replays` must be 0 or more, not {replays}")
     context = CommandContext.of(ctx)
+    if session is not None:
+        given = {"--owner": owner, "--affinity": affinity}
+        if named := [f"`{name}`" for name, value in given.items() if value is not None]:
+            raise UsageError(f"`--session` says what {' and '.join(named)} would say")
+        owner, affinity = session_owner(context, session), Strength.HARD
     offline, closed = offline_choice(context, owner)
     if closed is None:
         raise ConfigError(
@@ -100,6 +109,7 @@ def close(
             phase=phase,
             affinities=tuple(Strength) if affinity is None else (affinity,),
             replays=replays,
+            session=session,
         ),
         offline,
         reconnect_policy(context.settings),

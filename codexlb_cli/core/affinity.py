@@ -152,6 +152,30 @@ def turn_state_key(value: str) -> Key:
     return Key("turn_state", digest)
 
 
+def keys_meant(text: str, sources: Iterable[str]) -> tuple[Key, ...]:
+    r"""Return the keys that a person may mean by what a client sent.
+
+    Args:
+        text: a client's value, or as it is listed: a session with its thread as `SESSION\nTHREAD`,
+            a turn state by its digest. Text of the command line: bytes that are no UTF-8 are
+            surrogates.
+        sources: where the key may come from.
+    """
+    try:
+        # The gateway reads header values as ISO-8859-1, so they are remembered that way.
+        header = text.encode("utf-8", "surrogateescape").decode("latin-1").strip(" \t")
+    except UnicodeEncodeError:
+        return ()  # nothing that could have been sent
+    body = [text] if not any("\ud800" <= c <= "\udfff" for c in text) else []
+    values = {
+        "session": [header, header.replace("\\n", "\n", 1)],
+        "turn_state": [turn_state_key(header).value, header],
+    }
+    return tuple(
+        dict.fromkeys(Key(source, v) for source in sources for v in values.get(source, body))
+    )
+
+
 def session_key(headers: Sequence[Header]) -> str | None:
     """Return the session that the headers name; None if they name none.
 

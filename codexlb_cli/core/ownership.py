@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from codexlb_cli.core.accounts import Availability, Standing
 from codexlb_cli.core.affinity import ANCHORS, UNKEYED, Evidence, Key
 from codexlb_cli.core.client_errors import ClientError, previous_response_not_found
+from codexlb_cli.core.closes import ReconnectPolicy
 from codexlb_cli.core.frames import Body
 from codexlb_cli.core.reconnect import Strength
 from codexlb_cli.core.turn_events import TurnFacts
@@ -39,6 +41,11 @@ class KeyRecord:
     gave_up_at: float | None = None
     failures: int = 0
     failing_since: float | None = None
+
+    @classmethod
+    def stored(cls, owner: str) -> KeyRecord:
+        """Return what is known of a key whose owner was stored by an earlier run."""
+        return cls(owner=owner, bound=True)
 
     def may_replay(self, now: float) -> bool:
         """Whether the gateway may replay a turn of this key at `now`."""
@@ -271,6 +278,31 @@ def facts_of(
         hint=ownership.hint,
         deadline=deadline,
     )
+
+
+class Mobility(StrEnum):
+    """When another account than its owner may serve the turns of a key."""
+
+    NEVER = "never"
+    """What the key names lies in the account."""
+    ACCOUNT_FAILURE = "account_failure"
+    """Where the account itself fails, and the turn is portable; never because a socket closed."""
+    OWNER_CANNOT_SERVE = "owner_cannot_serve"
+    """Whenever the owner cannot serve a turn now; the next one goes home."""
+
+
+def mobility(key: Key, policy: ReconnectPolicy) -> Mobility:
+    """Return when the turns of an owned key may go to another account.
+
+    Args:
+        key: the key.
+        policy: the configured policy.
+    """
+    if key.strength is Strength.SOFT:
+        return Mobility.OWNER_CANNOT_SERVE
+    if key.source in ANCHORS or policy.on_account_failure != "move":
+        return Mobility.NEVER
+    return Mobility.ACCOUNT_FAILURE
 
 
 def outlasts(body: Body) -> bool:

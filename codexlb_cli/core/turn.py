@@ -340,7 +340,7 @@ class Turn:
             strength=strength,
             owner=owner,
             replays=self._tries - 1,
-            replayable=self.facts.replayable and not self.facts.anchored,
+            replayable=self.facts.repeatable,
             dial_failed=frozenset(self._dial_failed) | self._refused,
         )
 
@@ -440,8 +440,7 @@ class Turn:
 
     @property
     def _may_replay(self) -> bool:
-        safe = self.facts.replayable and not self.facts.anchored
-        return safe and self._tries - 1 < self.policy.replays
+        return self.facts.repeatable and self._tries - 1 < self.policy.replays
 
     def _short_wait(self, failure: Failure, pool: Pool) -> float | None:
         """How long a keyed turn waits for its limited owner; None if it should not, once a turn."""

@@ -43,6 +43,11 @@ class TurnFacts:
     deadline: float = float("inf")
 
     @property
+    def repeatable(self) -> bool:
+        """Whether the frame may be sent again at all; a response on a socket dies with it."""
+        return self.replayable and not self.anchored
+
+    @property
     def is_hard(self) -> bool:
         """Whether the turn may go to its owner alone. A key that is not bound yet moves freely."""
         return self.strength is Strength.HARD and self.bound

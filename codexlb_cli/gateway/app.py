@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from codexlb_cli.core.accounts import Availability
 from codexlb_cli.core.client_errors import ClientError
+from codexlb_cli.core.requests import PREFIXES, RESPONSES_PATHS
 from codexlb_cli.gateway.guard import Guard
 from codexlb_cli.gateway.http import Receive, Responses, Scope, inbound_headers
 from codexlb_cli.gateway.models import Models
@@ -25,10 +26,8 @@ from codexlb_cli.gateway.sinks import Send, send_json
 
 log = logging.getLogger("codexlb.gateway")
 
-PREFIXES = ("/v1", "/backend-api/codex")
 PROBES = frozenset({"/healthz", "/readyz"})
 """Asked again and again by supervisors; not worth a line."""
-RESPONSES_PATHS = frozenset(f"{prefix}/responses" for prefix in PREFIXES)
 
 
 class GatewayApp:

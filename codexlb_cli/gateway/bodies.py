@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from codexlb_cli.core.client_errors import ClientError
+from codexlb_cli.core.requests import body_too_large
 
 if sys.version_info >= (3, 14):
     from compression.zstd import ZstdDecompressor, ZstdError
@@ -72,15 +73,10 @@ async def read_body(receive: Receive, limit: int) -> bytes:
         piece = message.get("body", b"")
         size += len(piece)
         if size > limit:
-            raise BodyError(too_large(limit))
+            raise BodyError(body_too_large(limit))
         pieces.append(piece)
         if not message.get("more_body", False):
             return b"".join(pieces)
-
-
-def too_large(limit: int) -> ClientError:
-    """Return the error for a body over the limit."""
-    return ClientError("request_too_large", f"the request body is larger than {limit} bytes")
 
 
 def decode_body(data: bytes, encodings: Iterable[str], limit: int) -> bytes:
@@ -120,7 +116,7 @@ def _decode(new_decoder: Callable[[], _Decoder], data: bytes, limit: int) -> byt
                 raise EOFError("the data ends early")
             size += len(piece)
             if size > limit:
-                raise BodyError(too_large(limit))
+                raise BodyError(body_too_large(limit))
             pieces.append(piece)
         at -= len(decoder.unused_data)
     return b"".join(pieces)

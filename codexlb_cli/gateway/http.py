@@ -7,14 +7,14 @@ import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from codexlb_cli.core.affinity import read_evidence
 from codexlb_cli.core.client_errors import ClientError
 from codexlb_cli.core.events import is_codex
-from codexlb_cli.core.frames import Body, InvalidBodyError, parse_body
+from codexlb_cli.core.frames import InvalidBodyError
 from codexlb_cli.core.headers import Header, check_header
+from codexlb_cli.core.requests import body_too_large, invalid_body, read_request, size_error
 from codexlb_cli.core.turn import stopped
 from codexlb_cli.errors import InvalidHeader
-from codexlb_cli.gateway.bodies import BodyError, ClientGone, decode_body, read_body, too_large
+from codexlb_cli.gateway.bodies import BodyError, ClientGone, decode_body, read_body
 from codexlb_cli.gateway.request_log import RequestLine, RequestLog
 from codexlb_cli.gateway.services import Services, TurnRequest
 from codexlb_cli.gateway.sinks import JsonSink, Send, SseSink, send_json
@@ -25,8 +25,6 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 UNREAD = frozenset({"request_too_large", "request_timeout", "upstream_unavailable"})
 """Refusals after which the rest of the body is not read, so the connection ends."""
-HTTP_ONLY_BYTES = 64 * 1024
-"""What a body may hold beyond its frame: members for HTTP alone, and white space."""
 
 
 class RefusedRequest(Exception):
@@ -133,22 +131,20 @@ class Responses:
         limit = self._services.settings.limits.request_bytes
         lengths = [v for n, v in headers if n.lower() == "content-length"]
         if any(v.isdigit() and int(v) > limit for v in lengths):
-            raise BodyError(too_large(limit))
+            raise BodyError(body_too_large(limit))
         encodings = [v for n, v in headers if n.lower() == "content-encoding"]
         data = await read_body(receive, limit)
         if encodings:
             # Beside the event loop: a large body takes its time.
             data = await asyncio.to_thread(decode_body, data, encodings, limit)
         frame_limit = self._services.settings.limits.frame_bytes
-        if len(data) > frame_limit + HTTP_ONLY_BYTES:
-            raise BodyError(too_large(frame_limit))
+        too_large = size_error(len(data), request_bytes=limit, frame_bytes=frame_limit)
+        if too_large is not None:
+            raise BodyError(too_large)
         try:
-            body = parse_body(data)
-            stream = _checked(body)
-            evidence = read_evidence(headers, body)
+            body, stream, evidence = read_request(headers, data)
         except InvalidBodyError as exc:
-            error = ClientError(exc.code, str(exc), param=exc.param)
-            raise RefusedRequest(error) from None
+            raise RefusedRequest(invalid_body(exc)) from None
         if stream and scope["http_version"] == "1.0":
             text = "a stream has no length, so it takes HTTP/1.1; ask for `stream`: false"
             raise RefusedRequest(ClientError("not_supported", text))
@@ -174,21 +170,6 @@ class Responses:
             del self._running[turn]
             turn.cancel()  # of no effect but where this request itself was cancelled
             gone.cancel()
-
-
-def _checked(body: Body) -> bool:
-    """Check the members that the gateway itself reads; return whether the client wants a stream."""
-    stream = body.flag("stream")
-    if body.flag("background"):
-        raise InvalidBodyError(
-            "background responses are not bridged: the upstream's WebSocket does not take them",
-            param="background",
-            code="not_supported",
-        )
-    for name in ("model", "stream_id"):
-        body.text(name)
-    body.flag("store")
-    return stream
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -101,7 +101,7 @@ class Keys:
             found = await self._store.read(find_owners(unknown, self._now()), nobody)
             for key, (account, updated) in found.items():
                 if key not in self._records:  # another turn may have claimed it meanwhile
-                    self._records.put(key, KeyRecord(owner=account, bound=True))
+                    self._records.put(key, KeyRecord.stored(account))
                     self._on_disk.put(key, (account, updated, self._store.epoch))
         foreign = [digest for digest in digests if digest not in self._reasoning]
         if foreign:
@@ -195,9 +195,9 @@ class Keys:
         """Note which account gave a turn state."""
         self.pin(turn_state_key(value), account)
 
-    def turn_state_owner(self, value: str | None) -> str | None:
-        """Return the account that gave a turn state; None if it is unknown."""
-        return None if value is None else self.record(turn_state_key(value)).owner
+    def owner_of(self, key: Key) -> str | None:
+        """Return the account that owns a key; None if that is not known."""
+        return self.record(key).owner
 
     def reasoned(self, digest: str, account: str) -> None:
         """Note which account made an item of encrypted reasoning."""

@@ -8,9 +8,9 @@ from codexlb_cli.config.policies import OWN_USER_AGENT, header_options
 from codexlb_cli.core import frames
 from codexlb_cli.core.accounts import Transport
 from codexlb_cli.core.affinity import unreadable_reasoning
-from codexlb_cli.core.client_errors import ClientError
-from codexlb_cli.core.handshake import Handshake, HandshakeInputs, build
+from codexlb_cli.core.handshake import Handshake, build
 from codexlb_cli.core.http_request import HttpRequest, build_post
+from codexlb_cli.core.requests import handshake_inputs
 from codexlb_cli.gateway.services import Services, TurnRequest
 
 
@@ -49,28 +49,19 @@ def prepare(
         ConfigError: the account is no longer configured.
     """
     account = services.settings.account(name)
-    evidence = request.evidence
-    inputs = HandshakeInputs(
-        account=account,
-        secret=services.accounts.secret(account),
-        inbound=request.headers,
+    inputs = handshake_inputs(
+        account,
+        services.accounts.secret(account),
+        request.headers,
+        request.evidence,
+        services.keys.owner_of,
         options=header_options(services.settings),
         user_agent=OWN_USER_AGENT,
-        conversation_key=evidence.conversation_key,
-        turn_state_is_ours=services.keys.turn_state_owner(evidence.turn_state) == name,
     )
     handshake = build_post(inputs) if transport == "http" else build(inputs)
     unreadable = _unreadable(services, request.body, name, home)
     frame = frames.create_frame(request.body, handshake.client_metadata, unreadable=unreadable)
     return Outbound(handshake, frame, len(unreadable))
-
-
-def too_large(frame: str, limit: int) -> ClientError | None:
-    """Return the error for a frame over `limit` bytes; None if it may be sent."""
-    if len(frame) <= limit and len(frame.encode()) <= limit:
-        return None
-    text = f"the request is larger than the {limit} bytes that one upstream frame takes"
-    return ClientError("request_too_large", text)
 
 
 def _unreadable(services: Services, body: frames.Body, account: str, home: str | None) -> list[str]:

@@ -93,7 +93,7 @@ class Relay:
     def _responded(self, event: dict[str, Any]) -> None:
         """Note who works on the turn, and where its response will lie."""
         keys, account = self._services.keys, self._seat.socket.account
-        told = list(self._request.evidence.stored)
+        told = [*self._request.evidence.stored, *self._asked_for()]
         response = event.get("response")
         response_id = response.get("id") if isinstance(response, dict) else None
         if isinstance(response_id, str):
@@ -103,6 +103,13 @@ class Relay:
                 self._response_id = response_id
                 self._services.lanes.made(self._seat, response_id)
         self._committed = keys.responded(told, account)
+
+    def _asked_for(self) -> list[Key]:
+        """Return the key of the stored response that this turn continues: who knew is remembered."""
+        previous = self._request.evidence.previous_response
+        if previous is None or self._services.lanes.made_on_socket(previous):
+            return []
+        return [Key("previous_response", previous)]
 
     async def _finish(self, last: Received) -> None:
         services, account = self._services, self._seat.socket.account

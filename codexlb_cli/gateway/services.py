@@ -10,6 +10,7 @@ from codexlb_cli.config.load import Settings
 from codexlb_cli.core.affinity import Evidence
 from codexlb_cli.core.frames import Body
 from codexlb_cli.core.headers import Header
+from codexlb_cli.core.requests import model_of
 from codexlb_cli.core.turn import Turn
 from codexlb_cli.core.turn_events import Action, Event
 from codexlb_cli.gateway.accounts import Accounts
@@ -38,8 +39,7 @@ class TurnRequest:
     @property
     def model(self) -> str | None:
         """The model; None if the body names none."""
-        model = self.body.get("model")
-        return model if isinstance(model, str) else None
+        return model_of(self.body)
 
 
 def unobserved(_turn: Turn, _event: Event, _actions: Sequence[Action]) -> None:

@@ -23,6 +23,7 @@ from codexlb_cli.core.headers import Header
 from codexlb_cli.core.limits import limits_among
 from codexlb_cli.core.ownership import UNOWNED, Ownership, Seated, facts_of, plan_error
 from codexlb_cli.core.reconnect import Strength
+from codexlb_cli.core.requests import acts_twice, frame_error
 from codexlb_cli.core.selection import Pool
 from codexlb_cli.core.turn import Turn, stopped
 from codexlb_cli.core.turn_events import (
@@ -52,7 +53,7 @@ from codexlb_cli.errors import ConfigError
 from codexlb_cli.gateway import seats
 from codexlb_cli.gateway.head import Head
 from codexlb_cli.gateway.lanes import Seat
-from codexlb_cli.gateway.outbound import Outbound, prepare, too_large
+from codexlb_cli.gateway.outbound import Outbound, prepare
 from codexlb_cli.gateway.relay import Received, Relay, parsed
 from codexlb_cli.gateway.seats import NoSeat
 from codexlb_cli.gateway.services import Services, TurnRequest
@@ -190,8 +191,7 @@ class TurnRunner:
             services.keys.record(request.evidence.lane),
             self._seated,
             now=now,
-            acts=frames.has_side_effects(request.body)
-            and not settings.reconnect.replay_hosted_tools,
+            acts=acts_twice(request.body, reconnect_policy(settings)),
             deadline=now + settings.timeouts.before_first_event_total,
         )
 
@@ -237,7 +237,7 @@ class TurnRunner:
         try:
             home = self.ownership.owner
             self._outbound = prepare(services, self._request, name, home, self._transport(name))
-            error = too_large(self._outbound.frame, self._settings.limits.frame_bytes)
+            error = frame_error(self._outbound.frame, self._settings.limits.frame_bytes)
             if error is not None:
                 raise NoSeat(error)
             self._seat = await self._take_seat(self._outbound)

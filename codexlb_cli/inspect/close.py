@@ -44,6 +44,7 @@ class Question:
         phase: how far the turn has come.
         affinities: which strengths to ask for, in the order of the answer.
         replays: how often the turn's frame was sent again already.
+        session: the session that was named; None if none was.
     """
 
     code: int
@@ -51,6 +52,7 @@ class Question:
     phase: Phase
     affinities: tuple[Strength, ...]
     replays: int
+    session: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ def document(simulation: Simulation) -> dict[str, Any]:
         "code": question.code,
         "phase": question.phase.value,
         "closed": question.closed,
+        "session": question.session,
         "outcomes": [_outcome(outcome) for outcome in simulation.outcomes],
     }
 
@@ -110,7 +113,7 @@ def text(simulation: Simulation) -> str:
     question, row = simulation.question, simulation.row
     parts = [
         wrapped(
-            f"Simulated: the upstream closes the socket of {question.closed} with {question.code}"
+            f"Simulated: the upstream closes the socket of {_whose(question)} with {question.code}"
             f" ({row.meaning}), {_WHEN[question.phase]}. Nothing was sent or changed."
         ),
         _summary(simulation.outcomes),
@@ -124,6 +127,12 @@ def text(simulation: Simulation) -> str:
     return "\n\n".join(parts)
 
 
+def _whose(question: Question) -> str:
+    if question.session is None:
+        return question.closed
+    return f"{question.closed}, which owns the session {question.session},"
+
+
 def _outcome(outcome: Outcome) -> dict[str, Any]:
     return {
         "affinity": outcome.affinity.value,
@@ -134,16 +143,18 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
         "delay_seconds": outcome.delay_seconds,
         "reason": str(outcome.reason),
         "client_sees": outcome.client_sees,
-        "verdicts": [
-            {
-                "account": verdict.account,
-                "verdict": verdict.verdict,
-                "reason": str(verdict.reason),
-                "until": None if verdict.until is None else iso_utc(verdict.until),
-                "credential_present": verdict.credential_present,
-            }
-            for verdict in outcome.verdicts
-        ],
+        "verdicts": [verdict_document(verdict) for verdict in outcome.verdicts],
+    }
+
+
+def verdict_document(verdict: Verdict) -> dict[str, Any]:
+    """Return a verdict as `--json` shows it."""
+    return {
+        "account": verdict.account,
+        "verdict": verdict.verdict,
+        "reason": str(verdict.reason),
+        "until": None if verdict.until is None else iso_utc(verdict.until),
+        "credential_present": verdict.credential_present,
     }
 
 

@@ -43,19 +43,24 @@ def document(handshake: Handshake) -> dict[str, Any]:
         "schema": SCHEMA,
         "account": handshake.account,
         "url": handshake.url,
-        "headers": [
-            {
-                "name": line.name,
-                "value": as_text(line.shown),
-                "origin": line.origin,
-                "rule": line.rule,
-                "varies": line.varies,
-            }
-            for line in handshake.lines
-        ],
+        "headers": header_documents(handshake),
         "decisions": [_decision(decision) for decision in handshake.decisions],
-        "client_metadata": _metadata(handshake),
+        "client_metadata": shown_metadata(handshake),
     }
+
+
+def header_documents(handshake: Handshake) -> list[dict[str, Any]]:
+    """Return every line of the upgrade request as `--json` shows it."""
+    return [
+        {
+            "name": line.name,
+            "value": as_text(line.shown),
+            "origin": line.origin,
+            "rule": line.rule,
+            "varies": line.varies,
+        }
+        for line in handshake.lines
+    ]
 
 
 def wire(handshake: Handshake) -> bytes:
@@ -77,12 +82,12 @@ def text(handshake: Handshake, source: str) -> str:
             f"UPSTREAM HANDSHAKE  account {handshake.account},"
             f" {handshake.request_line.split(' ')[0]} {handshake.url}"
         ),
-        _lines(handshake),
+        header_table(handshake),
         "CLIENT HEADERS  one decision per line, in the order received",
         _decisions(handshake),
-        _count(handshake),
+        decision_count(handshake),
     ]
-    metadata = _metadata(handshake)
+    metadata = shown_metadata(handshake)
     if metadata:
         name = max(map(len, metadata))  # of our own making, so none is too long
         rows = [row for pair in metadata.items() for row in broken(pair, (name, WIDTH - name - 4))]
@@ -104,13 +109,15 @@ def _decision(decision: HeaderDecision) -> dict[str, str | None]:
     }
 
 
-def _metadata(handshake: Handshake) -> dict[str, str]:
+def shown_metadata(handshake: Handshake) -> dict[str, str]:
+    """Return what moves from headers into the frame, secrets masked."""
     return {
         name: as_text(shown_value(name, value)) for name, value in handshake.client_metadata.items()
     }
 
 
-def _lines(handshake: Handshake) -> str:
+def header_table(handshake: Handshake) -> str:
+    """Return every line of the upgrade request for a person."""
     lines = handshake.lines
     origin, rule = (
         max(len(cell) for cell in column)
@@ -141,7 +148,8 @@ def _decisions(handshake: Handshake) -> str:
     return table(("HEADER", "ACTION", "RULE", "WHY"), rows, indent=2)
 
 
-def _count(handshake: Handshake) -> str:
+def decision_count(handshake: Handshake) -> str:
+    """Say how many of the client's headers fared how."""
     counts = Counter(decision.action for decision in handshake.decisions)
     return (
         f"{counts[Action.FORWARD]} forwarded, {counts[Action.REPLACE]} replaced,"

@@ -14,13 +14,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from codexlb_cli.core.affinity import Key
 from codexlb_cli.core.headers import Header, check_header
 from codexlb_cli.errors import InvalidHeader, UsageError
 
 LONGEST_INPUT_BYTES = 1 << 20
 
-_REQUEST_LINE = re.compile(r"\S+ \S+ HTTP/\d(?:\.\d)?")
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+REQUEST_LINE = re.compile(r"\S+ \S+ HTTP/\d(?:\.\d)?")
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _JSON_FORMS = 'write [["name", "value"], ...], [{"name": ..., "value": ...}] or {"name": "value"}'
 
 
@@ -30,6 +31,11 @@ def as_text(value: str) -> str:
         return value.encode("latin-1").decode("utf-8")
     except UnicodeError:
         return value
+
+
+def shown_key(key: Key) -> str:
+    """Return an affinity key as its client sent it; of a turn state its digest."""
+    return as_text(key.value) if key.source == "session" else key.value
 
 
 def from_options(options: Sequence[str]) -> tuple[Header, ...]:
@@ -55,20 +61,28 @@ def read(source: str) -> bytes:
     Raises:
         UsageError: it cannot be read, or is larger than 1 MiB.
     """
+    content = read_some(source, LONGEST_INPUT_BYTES + 1)
+    if len(content) > LONGEST_INPUT_BYTES:
+        raise UsageError(f"`{source}` is larger than 1 MiB, which no request head is")
+    return content
+
+
+def read_some(source: str, most: int) -> bytes:
+    """Return the first `most` bytes of a file, or of standard input if `source` is `-`.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
     if source == "-" and sys.stdin is None:
         raise UsageError("cannot read `-`: standard input is closed")
     try:
         if source == "-":
-            content = sys.stdin.buffer.read(LONGEST_INPUT_BYTES + 1)
-        else:
-            with Path(source).open("rb") as file:
-                content = file.read(LONGEST_INPUT_BYTES + 1)
+            return sys.stdin.buffer.read(most)
+        with Path(source).open("rb") as file:
+            return file.read(most)
     except OSError as exc:
         reason = (exc.strerror or type(exc).__name__).lower()
         raise UsageError(f"cannot read `{source}`: {reason}") from None
-    if len(content) > LONGEST_INPUT_BYTES:
-        raise UsageError(f"`{source}` is larger than 1 MiB, which no request head is")
-    return content
 
 
 def from_content(content: bytes) -> tuple[Header, ...]:
@@ -78,7 +92,7 @@ def from_content(content: bytes) -> tuple[Header, ...]:
         InvalidHeader: a line is no header, or cannot be sent.
         UsageError: the JSON is broken, or has another form.
     """
-    content = content.removeprefix(_BYTE_ORDER_MARK)
+    content = content.removeprefix(BYTE_ORDER_MARK)
     if content.lstrip()[:1] in (b"[", b"{"):
         return _from_json(content)
     return _from_head(content.decode("latin-1"))
@@ -94,7 +108,7 @@ def _from_head(text: str) -> tuple[Header, ...]:
             if begun:
                 break
             continue  # RFC 9112 section 2.2: empty lines may precede the request line
-        if begun or not _REQUEST_LINE.fullmatch(line):
+        if begun or not REQUEST_LINE.fullmatch(line):
             lines.append(_header(line, f"line {number} of the headers"))
         begun = True
     return tuple(lines)

@@ -30,6 +30,14 @@ def flowed(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
+def shortened(text: str, most: int) -> str:
+    """Shorten a cell in the middle: ids often begin alike."""
+    if len(text) <= most:
+        return text
+    tail = (most - 3) // 2
+    return f"{text[: most - 3 - tail]}...{text[-tail:]}"
+
+
 def wrapped(text: str) -> str:
     """Break a paragraph into lines of less than 100 columns."""
     return "\n".join(flowed(escape(text), TEXT_WIDTH))

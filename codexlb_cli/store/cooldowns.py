@@ -10,13 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from codexlb_cli.core.accounts import FRESH, AccountState
-from codexlb_cli.errors import ConfigError
 from codexlb_cli.store.database import (
     Write,
     database_path,
     open_for_writing,
     reading,
     tell_gateway,
+    unusable,
 )
 
 _UPSERT = (
@@ -77,11 +77,7 @@ def reset_account(state_folder: Path, name: str, now: float) -> None:
             connection.execute("UPDATE accounts SET reset_at = ? WHERE name = ?", (now, name))
         tell_gateway(state_folder, now)
     except (sqlite3.Error, OSError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else exc
-        raise ConfigError(
-            f"the state of `{name}` cannot be reset: {str(reason).lower()}",
-            hint=f"stop the gateway and remove `{path}`; it holds no credentials",
-        ) from exc
+        raise unusable(path, f"the state of `{name}` cannot be reset", exc) from exc
 
 
 def write_state(name: str, state: AccountState) -> Write:

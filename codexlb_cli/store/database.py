@@ -11,6 +11,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from codexlb_cli.errors import ConfigError
+
 SCHEMA_VERSION = 1
 BUSY_SECONDS = 5.0
 
@@ -23,6 +25,7 @@ CREATE TABLE IF NOT EXISTS owners (
     PRIMARY KEY (source, key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS owners_updated ON owners (source, updated);
+CREATE INDEX IF NOT EXISTS owners_account ON owners (account, source, updated);
 CREATE TABLE IF NOT EXISTS reasoning (
     digest TEXT PRIMARY KEY, account TEXT NOT NULL, updated REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
@@ -66,7 +69,11 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
 
 @contextmanager
 def reading(state_folder: Path) -> Iterator[sqlite3.Connection | None]:
-    """Open the database read-only; yields None if there is none yet."""
+    """Open the database read-only; yields None if there is none yet.
+
+    Raises:
+        sqlite3.Error: the file is no database, or cannot be read.
+    """
     path = database_path(state_folder)
     if not path.exists():
         yield None
@@ -76,7 +83,24 @@ def reading(state_folder: Path) -> Iterator[sqlite3.Connection | None]:
     at_rest = not path.with_name(f"{path.name}-wal").exists()
     uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if at_rest else ''}"
     with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as connection:
-        yield connection
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        # Version 0: a gateway that starts just now has not made the tables yet.
+        yield connection if version else None
+
+
+def unusable(path: Path, what: str, exc: sqlite3.Error | OSError) -> ConfigError:
+    """Return the error of a command that cannot use the database.
+
+    Args:
+        path: of the database.
+        what: what cannot be done, such as "owners cannot be read".
+        exc: why.
+    """
+    reason = exc.strerror if isinstance(exc, OSError) else exc
+    return ConfigError(
+        f"{what}: {str(reason).lower()}",
+        hint=f"stop the gateway and remove `{path}`; it holds no credentials",
+    )
 
 
 def change_marker(state_folder: Path) -> Path:

@@ -49,6 +49,9 @@ def test_alone_it_prints_help(cli: Cli) -> None:
         ["config"],
         ["config", "check"],
         ["init"],
+        ["owners"],
+        ["owners", "list"],
+        ["owners", "forget"],
     ],
 )
 def test_help_everywhere(cli: Cli, args: list[str]) -> None:
@@ -91,7 +94,8 @@ def test_options_that_contradict_each_other(cli: Cli) -> None:
 
 
 def test_the_program_starts_without_what_only_some_commands_need(cli: Cli) -> None:
-    for args in (["--help"], ["--demo", "accounts", "list"], ["--demo", "config", "show"]):
+    lists = (["--demo", "accounts", "list"], ["--demo", "-q", "owners", "list"])
+    for args in (["--help"], *lists, ["--demo", "config", "show"]):
         code = (
             "import sys; from codexlb_cli.main import main; "
             f"code = main({args!r}); "

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from codexlb_cli.core.accounts import AccountState
+from codexlb_cli.core.affinity import Key
 from codexlb_cli.store.cooldowns import write_state
 from codexlb_cli.store.database import database_path, open_for_writing
+from codexlb_cli.store.owners import write_owner
 from tests.support.cli import Cli, Ran
 
 THREE = """\
@@ -183,7 +185,7 @@ def test_a_missing_key_is_reported_and_excludes_nobody(cli: Cli) -> None:
         ("1011", "--phase", "later"),
         ("1011", "--replays", "-1"),
         ("1011", "--replays", "one"),
-        ("1011", "--session", "s1"),
+        ("1011", "--session"),
     ],
 )
 def test_a_command_line_that_makes_no_sense(cli: Cli, args: tuple[str, ...]) -> None:
@@ -241,3 +243,57 @@ def test_the_users_close_table(cli: Cli) -> None:
     hard, soft, _ = document(cli, "1011")["outcomes"]
     assert (soft["move"], soft["account"], soft["delay_seconds"]) == ("reconnect", "work", 2.0)
     assert hard["reason"] == "internal_error"
+
+
+def own(cli: Cli, session: str, account: str) -> None:
+    connection = open_for_writing(database_path(cli.state_folder))
+    with connection:
+        write_owner(Key("session", session), account, time.time())(connection)
+    connection.close()
+
+
+def test_a_session_that_the_gateway_knows(cli: Cli) -> None:
+    own(cli, "s1", "home")
+    found = document(cli, "1011", "--session", "s1")
+    assert (found["session"], found["closed"]) == ("s1", "home")
+    assert [(o["affinity"], o["owner"], o["account"]) for o in found["outcomes"]] == [
+        ("hard", "home", "home")
+    ]
+    with_owner = document(cli, "1011", "--owner", "home", "--affinity", "hard")
+    assert with_owner == {**found, "session": None}
+    assert "of home, which owns the session s1, with 1011" in close(
+        cli, "1011", "--session", "s1"
+    ).out.replace("\n", " ")
+
+
+def test_a_session_with_threads(cli: Cli) -> None:
+    own(cli, "s1\nt1", "home")
+    assert document(cli, "1011", "--session", "s1")["closed"] == "home"
+    own(cli, "s1\nt2", "work")
+    assert document(cli, "1011", "--session", "s1\\nt2")["closed"] == "work"
+    ran = close(cli, "1011", "--session", "s1")
+    assert (ran.code, ran.out) == (3, "")
+    assert "belong to `home` and `work`" in ran.err
+    own(cli, "s1", "work")
+    assert document(cli, "1011", "--session", "s1")["closed"] == "work"
+
+
+def test_a_session_that_cannot_be_simulated(cli: Cli) -> None:
+    assert close(cli, "1011", "--session", "s1", "--json") == (
+        3,
+        "",
+        "error: no account owns the session `s1`\n\nhint: codexlb owners list\n",
+    )
+    own(cli, "s1", "ghost")
+    ran = close(cli, "1011", "--session", "s1")
+    assert (ran.code, ran.out) == (3, "")
+    assert "`ghost`, which is no longer configured" in ran.err
+
+
+@pytest.mark.parametrize("args", [("--owner", "work"), ("--affinity", "hard")])
+def test_a_session_says_owner_and_affinity_itself(cli: Cli, args: tuple[str, str]) -> None:
+    assert close(cli, "1011", "--session", "s1", *args) == (
+        2,
+        "",
+        f"error: `--session` says what `{args[0]}` would say\n",
+    )

@@ -149,7 +149,7 @@ def test_every_code_in_every_phase(row: tuple[int, str, float, str]) -> None:
 
 def test_the_fields_of_the_document() -> None:
     found = document(asked(1011, five_accounts()))
-    assert list(found) == ["schema", "code", "phase", "closed", "outcomes"]
+    assert list(found) == ["schema", "code", "phase", "closed", "session", "outcomes"]
     assert found["schema"] == "codexlb.simulate.close/1"
     assert (found["code"], found["phase"], found["closed"]) == (1011, "sent", "work")
     assert [o["affinity"] for o in found["outcomes"]] == ["hard", "soft", "none"]

@@ -1,0 +1,128 @@
+"""What the gateway asks of a client's request, and what it makes of it for one account.
+
+The gateway and `inspect route` read requests with these functions, so that both decide alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from codexlb_cli.core.accounts import Account
+from codexlb_cli.core.affinity import Evidence, Key, read_evidence, turn_state_key
+from codexlb_cli.core.client_errors import ClientError
+from codexlb_cli.core.closes import ReconnectPolicy
+from codexlb_cli.core.frames import Body, InvalidBodyError, has_side_effects, parse_body
+from codexlb_cli.core.handshake import HandshakeInputs
+from codexlb_cli.core.headers import Header, HeaderOptions
+
+PREFIXES = ("/v1", "/backend-api/codex")
+RESPONSES_PATHS = frozenset(f"{prefix}/responses" for prefix in PREFIXES)
+"""Where turns are asked for, with POST."""
+
+HTTP_ONLY_BYTES = 64 * 1024
+"""What a body may hold beyond its frame: members for HTTP alone, and white space."""
+
+
+def size_error(size: int, *, request_bytes: int, frame_bytes: int) -> ClientError | None:
+    """Return the error for a body of `size` bytes; None if it may be read.
+
+    Args:
+        size: of the body, without its content coding.
+        request_bytes: the most that a request may have.
+        frame_bytes: the most that one upstream frame takes.
+    """
+    if size > request_bytes:
+        return body_too_large(request_bytes)
+    return body_too_large(frame_bytes) if size > frame_bytes + HTTP_ONLY_BYTES else None
+
+
+def body_too_large(limit: int) -> ClientError:
+    """Return the error for a body over the limit."""
+    return ClientError("request_too_large", f"the request body is larger than {limit} bytes")
+
+
+def frame_error(frame: str, limit: int) -> ClientError | None:
+    """Return the error for a frame over `limit` bytes; None if it may be sent."""
+    if len(frame) <= limit and len(frame.encode()) <= limit:
+        return None
+    text = f"the request is larger than the {limit} bytes that one upstream frame takes"
+    return ClientError("request_too_large", text)
+
+
+def wants_stream(body: Body) -> bool:
+    """Check the members that the gateway itself reads; return whether the client wants a stream.
+
+    Raises:
+        InvalidBodyError: one of them has the wrong type, or asks for what is not bridged.
+    """
+    stream = body.flag("stream")
+    if body.flag("background"):
+        raise InvalidBodyError(
+            "background responses are not bridged: the upstream's WebSocket does not take them",
+            param="background",
+            code="not_supported",
+        )
+    for name in ("model", "stream_id"):
+        body.text(name)
+    body.flag("store")
+    return stream
+
+
+def read_request(headers: Sequence[Header], data: bytes) -> tuple[Body, bool, Evidence]:
+    """Read a request: its body, whether the client wants a stream, and its affinity evidence.
+
+    Raises:
+        InvalidBodyError: the body is no JSON object, or a member is not as it must be.
+    """
+    body = parse_body(data)
+    return body, wants_stream(body), read_evidence(headers, body)
+
+
+def invalid_body(exc: InvalidBodyError) -> ClientError:
+    """Return what the client of a body that cannot be read is told."""
+    return ClientError(exc.code, str(exc), param=exc.param)
+
+
+def model_of(body: Body) -> str | None:
+    """Return the model; None if the body names none."""
+    model = body.get("model")
+    return model if isinstance(model, str) else None
+
+
+def acts_twice(body: Body, policy: ReconnectPolicy) -> bool:
+    """Whether a replay might do twice what hosted tools do, and may therefore not be."""
+    return has_side_effects(body) and not policy.replay_hosted_tools
+
+
+def handshake_inputs(
+    account: Account,
+    secret: str | None,
+    headers: Sequence[Header],
+    evidence: Evidence,
+    owner_of: Callable[[Key], str | None],
+    *,
+    options: HeaderOptions,
+    user_agent: str,
+) -> HandshakeInputs:
+    """Return what the handshake of a turn is built from.
+
+    Args:
+        account: the account that serves.
+        secret: its credential; None if it is missing.
+        headers: the client's header lines.
+        evidence: of the request.
+        owner_of: who owns a key; None if that is not known.
+        options: the `[headers]` table.
+        user_agent: our own.
+    """
+    turn_state = evidence.turn_state
+    giver = None if turn_state is None else owner_of(turn_state_key(turn_state))
+    return HandshakeInputs(
+        account=account,
+        secret=secret,
+        inbound=headers,
+        options=options,
+        user_agent=user_agent,
+        conversation_key=evidence.conversation_key,
+        turn_state_is_ours=giver == account.name,
+    )

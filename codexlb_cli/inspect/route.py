@@ -1,0 +1,290 @@
+"""What the gateway would do with a request: `core`'s own decisions, stopped before the socket.
+
+Nothing here prints what a request says: of its body only names, types and sizes are told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from codexlb_cli.config.load import Settings
+from codexlb_cli.config.policies import OWN_USER_AGENT, header_options, reconnect_policy
+from codexlb_cli.core import frames
+from codexlb_cli.core.affinity import Evidence, Key, unreadable_reasoning
+from codexlb_cli.core.client_errors import ClientError
+from codexlb_cli.core.handshake import MASKED, Handshake, build
+from codexlb_cli.core.ownership import (
+    NEW,
+    KeyRecord,
+    Ownership,
+    Seated,
+    facts_of,
+    plan_error,
+    resolve,
+)
+from codexlb_cli.core.plan import Plan, opening, with_models
+from codexlb_cli.core.requests import (
+    acts_twice,
+    frame_error,
+    handshake_inputs,
+    invalid_body,
+    model_of,
+    read_request,
+    size_error,
+)
+from codexlb_cli.core.turn_events import TurnFacts
+from codexlb_cli.inspect.close import verdict_document
+from codexlb_cli.inspect.handshake import header_documents, shown_metadata
+from codexlb_cli.inspect.inputs import shown_key
+from codexlb_cli.inspect.pool import OfflinePool
+from codexlb_cli.inspect.requests import ClientRequest
+
+SCHEMA = "codexlb.inspect.route/1"
+
+Memory = tuple[Mapping[Key, str], Mapping[str, str]]
+"""The owners of keys, and the accounts that made encrypted reasoning, by digest."""
+Recall = Callable[[Sequence[Key], Sequence[str]], Memory]
+"""Returns what is remembered of these keys and digests."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Sent:
+    """What would be sent.
+
+    Attributes:
+        handshake: the upgrade of a new socket.
+        frame: the `response.create`.
+        dropped_reasoning: how many items of encrypted reasoning the account could not have read.
+    """
+
+    handshake: Handshake
+    frame: str
+    dropped_reasoning: int
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Asked:
+    """What a request asks for, and who owns its turn.
+
+    Attributes:
+        body: the parsed body.
+        stream: whether the client wants a stream.
+        evidence: its affinity evidence.
+        ownership: who owns the turn, and the key that decides.
+        facts: what a turn is planned from.
+        acts: whether a replay might do twice what hosted tools do.
+        replays: how often the configuration lets a turn be sent again.
+    """
+
+    body: frames.Body
+    stream: bool
+    evidence: Evidence
+    ownership: Ownership
+    facts: TurnFacts
+    acts: bool
+    replays: int
+
+    @property
+    def replayable(self) -> bool:
+        """Whether the turn may be sent again where nothing of its response came."""
+        return self.facts.repeatable and self.replays > 0
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Route:
+    """What the gateway would do with a request, as far as it would come.
+
+    Attributes:
+        offline: the accounts.
+        asked: what is asked for; None for a body that cannot be read.
+        plan: where the turn starts; None if it is refused whatever the accounts are.
+        sent: what would be sent; None if nothing would be.
+        error: what the client would be told; None if the turn starts.
+    """
+
+    offline: OfflinePool
+    asked: Asked | None = None
+    plan: Plan | None = None
+    sent: Sent | None = None
+    error: ClientError | None = None
+
+    @property
+    def account(self) -> str | None:
+        """The account that is dialled, or waited for, first; None if none is."""
+        names = (*self.plan.candidates, *self.plan.queued_for) if self.plan else ()
+        return names[0] if names else None
+
+
+def routed(
+    request: ClientRequest, settings: Settings, offline: OfflinePool, recall: Recall
+) -> Route:
+    """Decide what the gateway would do with a request; nothing is sent or changed."""
+    limits, policy = settings.limits, reconnect_policy(settings)
+    error = size_error(
+        len(request.body), request_bytes=limits.request_bytes, frame_bytes=limits.frame_bytes
+    )
+    if error is not None:
+        return Route(offline, error=error)
+    try:
+        body, stream, evidence = read_request(request.headers, request.body)
+    except frames.InvalidBodyError as exc:
+        return Route(offline, error=invalid_body(exc))
+    memory = recall(evidence.keys, frames.reasoning_digests(body))
+
+    def known(key: Key) -> KeyRecord:
+        owner = memory[0].get(key)
+        return NEW if owner is None else KeyRecord.stored(owner)
+
+    pool, ownership, seated = offline.pool, resolve(evidence, known), Seated()
+    acts = acts_twice(body, policy)
+    deadline = pool.now + settings.timeouts.before_first_event_total
+    facts = facts_of(
+        ownership, evidence, known(evidence.lane), seated,
+        now=pool.now, acts=acts, deadline=deadline,
+    )  # fmt: skip
+    asked = Asked(body, stream, evidence, ownership, facts, acts, policy.replays)
+    error = plan_error(ownership, evidence, seated)
+    if error is not None:
+        return Route(offline, asked, error=error)
+    plan = opening(facts, with_models(pool, is_hard=facts.is_hard), policy)
+    if plan.error is not None:
+        return Route(offline, asked, plan, error=plan.error)
+    account = (*plan.candidates, *plan.queued_for)[0]
+    sent = _sent(asked, request, settings, account, memory)
+    return Route(offline, asked, plan, sent, frame_error(sent.frame, limits.frame_bytes))
+
+
+def _sent(
+    asked: Asked,
+    request: ClientRequest,
+    settings: Settings,
+    account: str,
+    memory: Memory,
+) -> Sent:
+    owners, made_by = memory
+    inputs = handshake_inputs(
+        settings.account(account),
+        MASKED,
+        request.headers,
+        asked.evidence,
+        owners.get,
+        options=header_options(settings),
+        user_agent=OWN_USER_AGENT,
+    )
+    handshake = build(inputs)
+    unreadable = unreadable_reasoning(
+        frames.reasoning_digests(asked.body),
+        account,
+        made_by=made_by.get,
+        home=asked.ownership.owner,
+    )
+    frame = frames.create_frame(asked.body, handshake.client_metadata, unreadable=unreadable)
+    return Sent(handshake, frame, len(unreadable))
+
+
+def document(route: Route) -> dict[str, Any]:
+    """Return the document of `--json`."""
+    asked, plan, sent = route.asked, route.plan, route.sent
+    return {
+        "schema": SCHEMA,
+        "request": None if asked is None else _request(asked),
+        "affinity": None if asked is None else _affinity(asked),
+        "evidence": [] if asked is None else _evidence(asked),
+        "portable": None if asked is None else asked.evidence.portable,
+        "replayable": None if asked is None else asked.replayable,
+        "plan": {
+            "reason": plan and str(plan.reason),
+            "account": route.account,
+            "wait_seconds": plan.wait_seconds if plan else 0.0,
+            "moved_from": plan and plan.moved_from,
+            "error": None if route.error is None else _error(route.error),
+        },
+        "verdicts": [verdict_document(verdict) for verdict in plan.verdicts] if plan else [],
+        "url": sent and sent.handshake.url,
+        "headers": [] if sent is None else header_documents(sent.handshake),
+        "client_metadata": {} if sent is None else shown_metadata(sent.handshake),
+        "frame": None if asked is None or sent is None else _frame(asked, sent),
+    }
+
+
+def frame_members(frame: str) -> list[tuple[str, str, int]]:
+    """Return name, JSON type and size in bytes of each member of a frame, in order."""
+    return [
+        (name, _json_type(member.value), len(member.raw.encode()))
+        for name, member in frames.split_members(frame).items()
+    ]
+
+
+def dropped_members(asked: Asked, sent: Sent) -> list[str]:
+    """Return the members of the body that do not go into the frame."""
+    kept = frames.split_members(sent.frame)
+    return [name for name in asked.body.members if name not in kept]
+
+
+def _request(asked: Asked) -> dict[str, Any]:
+    return {
+        "model": model_of(asked.body),
+        "stream": asked.stream,
+        "store": asked.body.get("store"),
+    }
+
+
+def _affinity(asked: Asked) -> dict[str, Any]:
+    key, facts = asked.ownership.key, asked.facts
+    return {
+        "source": key.source,
+        "key": shown_key(key) or None,
+        "strength": facts.strength.value,
+        "owner": facts.owner,
+        "bound": facts.bound,
+    }
+
+
+def _evidence(asked: Asked) -> list[dict[str, Any]]:
+    return [
+        {
+            "source": witness.key.source,
+            "key": shown_key(witness.key),
+            "owner": witness.owner,
+            "role": witness.role,
+        }
+        for witness in asked.ownership.witnesses
+    ]
+
+
+def _error(error: ClientError) -> dict[str, Any]:
+    return {
+        "code": error.code,
+        "status": error.status,
+        "message": error.message,
+        "param": error.param,
+    }
+
+
+def _frame(asked: Asked, sent: Sent) -> dict[str, Any]:
+    return {
+        "bytes": len(sent.frame.encode()),
+        "members": [
+            {"name": name, "type": kind, "bytes": size}
+            for name, kind, size in frame_members(sent.frame)
+        ],
+        "dropped": dropped_members(asked, sent),
+        "dropped_reasoning": sent.dropped_reasoning,
+    }
+
+
+def _json_type(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "boolean"
+        case int() | float():
+            return "number"
+        case str():
+            return "string"
+        case list():
+            return "array"
+    return "object"
