@@ -99,7 +99,8 @@ class JumpingSelector(selectors.BaseSelector):
         ready: list[tuple[selectors.SelectorKey, int]] = []
         if not self._active:
             return ready
-        while not ready and any(busy() for busy in self._busy):
+        waiting = list(self._busy)
+        while not ready and (waiting := [busy for busy in waiting if busy()]):
             ready = self._real.select(POLL_SECONDS)
         return ready or self._real.select(GRACE_SECONDS)
 
