@@ -53,7 +53,8 @@ def _promises(cell: Cell, played: Played) -> Iterator[str]:
     if creates and serving != creates[-1].account:
         yield f"x-codexlb-account is {serving}, not {creates[-1].account}"
     own = answer.status in {401, 403, 429} or answer.status >= 500
-    if own and cell.others and cell.fault.of_account and b"Scripted" in answer.body:
+    anothers = cell.fault.of_account or cell.fault.meaning == "upstream"
+    if own and cell.others and anothers and b"Scripted" in answer.body:
         yield f"the upstream's own {answer.status} reached the client"
     if answer.status == 401:
         yield "a 401 reached the client"

@@ -29,6 +29,8 @@ POLL_SECONDS = 0.0005
 """How often work in threads is looked at, in real time."""
 TICK_SECONDS = 0.1
 """Timers up to this length are taken for housekeeping: nothing is expected to follow from them."""
+PATIENCE_SECONDS = 2.0
+"""How long something may come from outside, in real time, when nothing else can happen."""
 LIMIT_SECONDS = 7 * 24 * 3600.0
 """How long a test may take, in virtual time."""
 START = 1000.0
@@ -86,6 +88,9 @@ class JumpingSelector(selectors.BaseSelector):
         ready = self._real.select(0)
         if not ready and (timeout is None or timeout > 0):
             ready = self._settle()
+        if not ready and timeout is None:
+            # asyncio's own threads, such as the one that ends the executor, are not known here.
+            ready = self._real.select(PATIENCE_SECONDS)
         if ready:
             self._active = True
         elif timeout is None:
