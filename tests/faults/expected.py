@@ -18,6 +18,9 @@ SERVED = (200, None)
 CUT_SHORT = (502, "upstream_closed")
 """After the first event; a stream has begun with 200 and ends with an event of that code."""
 
+NAMELESS = "error"
+"""Stands for the code of an error event that has none."""
+
 Ending = tuple[int, str | None]
 
 
@@ -36,14 +39,15 @@ class Expected:
         sent: the accounts that get a `response.create`, in order.
         endings: status and code, any of these.
         wait: how long until the last upgrade, in seconds; None if nothing is said of it.
-        accounts: the accounts that are left in a state; all others are ready.
+        accounts: the accounts that are left in a state, all others are ready; None if nothing is
+            said of them.
         retry_after: what the client is told; None if nothing, -1 if that is not checked.
     """
 
     sent: Sequence[str]
     endings: Sequence[Ending]
     wait: float | None = None
-    accounts: dict[str, Blamed] = field(default_factory=dict)
+    accounts: dict[str, Blamed] | None = field(default_factory=dict)
     retry_after: int | None = -1
 
 
@@ -68,7 +72,7 @@ def expected(cell: Cell) -> Expected:
 
 
 def _idle(cell: Cell) -> Expected:
-    if cell.affinity == "anchored":
+    if cell.affinity == "anchored" and cell.fault.close is not None:
         return Expected([], [NOT_FOUND])
     if cell.affinity == "none":  # whoever was chosen least recently
         return Expected(["work" if len(cell.names) == 1 else "home"], [SERVED])
@@ -76,9 +80,14 @@ def _idle(cell: Cell) -> Expected:
 
 
 def _started(cell: Cell) -> Expected:
-    row = cell.fault.close
-    assert row is not None, "only the close table speaks of it"
-    return Expected([cell.first], [CUT_SHORT], accounts=_cooled(row, cell.first))
+    fault, row = cell.fault, cell.fault.close
+    if row is not None:
+        return Expected([cell.first], [CUT_SHORT], accounts=_cooled(row, cell.first))
+    # Its own error is the terminal event. The error table speaks of errors before the first event
+    # only, so it does not say whether the account is to blame.
+    status = 502 if fault.status == 401 else fault.status  # a client's own login is not at fault
+    ending = (200, fault.code or NAMELESS) if cell.stream else (status, fault.code)
+    return Expected([cell.first], [ending], accounts=None)
 
 
 def _cooled(row: Close, *names: str) -> dict[str, Blamed]:
@@ -164,6 +173,8 @@ def _account_refused(cell: Cell) -> Expected:
         return Expected(sent, [SERVED], 0.0, _states(fault, first), retry_after=None)
     # A third account is not asked in this turn, but it may serve the client's next try.
     told: list[Ending] = [UNAVAILABLE, *_shortage(cell)]
+    if cell.hard and fault.meaning == "login":
+        told.append(OWNER_OUT)  # it is bound to the second account by now
     return Expected(sent, told, 0.0, _states(fault, *sent))
 
 

@@ -142,7 +142,10 @@ class _Play:
         self._begin()
         if cell.phase == "idle":
             # The turn is over before the fault: the next one is what meets a closed socket.
-            assert (await self._turn()).status == 200
+            first = await self._turn()
+            assert first.status == 200
+            if cell.affinity == "anchored":
+                self._members["previous_response_id"] = _response_id(first)
             await asyncio.sleep(1)
         creates, dials = len(mock.turns), len(mock.handshakes)
         began = self._loop.time()
@@ -219,7 +222,8 @@ class _Play:
             await asyncio.sleep(float(retry_after))
         code = _code(answer)
         if code == "usage_limit_reached" and not self._cell.owner_out:
-            await asyncio.sleep(answer.error["resets_at"] - self._stage.clock())
+            until = answer.error.get("resets_at", self._stage.clock())
+            await asyncio.sleep(until - self._stage.clock())
         elif code in {"owner_unavailable", "no_accounts", "usage_limit_reached"}:
             for name in self._cell.names:
                 self._command("reset", name)
@@ -268,3 +272,9 @@ class _Play:
 def _code(answer: Answer) -> object:
     """The code of an error that came as a plain status."""
     return answer.error["code"] if answer.status != 200 else None
+
+
+def _response_id(answer: Answer) -> str:
+    stream = (answer.header("content-type") or "").startswith("text/event-stream")
+    response = answer.events[-1].data["response"] if stream else answer.json
+    return str(response["id"])

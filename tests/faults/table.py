@@ -235,7 +235,7 @@ def _fault(kind: Literal["dial", "frame"], error: Error) -> Fault:
     return Fault(
         name=_named(kind, error),
         meaning=error.meaning,
-        phases=("dial",) if kind == "dial" else ("sent",),
+        phases=("dial",) if kind == "dial" else AFTER_DIAL,
         turn=rule if kind == "frame" else {},
         dial=rule if kind == "dial" else {},
         named=error.named,

@@ -33,6 +33,9 @@ PATIENCE_SECONDS = 2.0
 """How long something may come from outside, in real time, when nothing else can happen."""
 LIMIT_SECONDS = 7 * 24 * 3600.0
 """How long a test may take, in virtual time."""
+AHEAD_SECONDS = 24 * 3600.0
+"""How far the virtual clock is ahead of the wall clock, so that the program, which runs by that
+one, takes nothing for over that lasts until a virtual time."""
 START = 1000.0
 """The time at which a loop begins."""
 
@@ -193,8 +196,8 @@ class VirtualClock(Clock):
     loop: VirtualLoop = field(default_factory=lambda: virtual_loop())  # noqa: PLW0108 - it stands below
 
     def __post_init__(self) -> None:
-        """Begin now."""
-        self.at -= self.loop.time()
+        """Begin a day from now."""
+        self.at += AHEAD_SECONDS - self.loop.time()
 
     def __call__(self) -> float:
         """Return the time."""
