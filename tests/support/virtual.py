@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from codexlb_cli.mock_upstream.rules import HandshakeRule, TurnRule
+from codexlb_cli.store.database import Writer
 from tests.support.gateway import Case, Clock, Stage, Test, play, run_each
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ GRACE_SECONDS = 0.002
 """How long the kernel has, in real time, to deliver over loopback what was written."""
 POLL_SECONDS = 0.0005
 """How often work in threads is looked at, in real time."""
-TICK_SECONDS = 0.1
-"""Timers up to this length are taken for housekeeping: nothing is expected to follow from them."""
+TICK_SECONDS = 0.11
+"""Timers shorter than this are taken for housekeeping: nothing is expected to follow from them."""
 PATIENCE_SECONDS = 2.0
 """How long something may come from outside, in real time, when nothing else can happen."""
 LIMIT_SECONDS = 7 * 24 * 3600.0
@@ -217,15 +218,19 @@ class StoreWatch:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
+        self._writer: Writer | None = None
         self._last: Future[None] | None = None
 
     def __call__(self) -> bool:
         """Whether it has."""
         gateway = getattr(self._stage, "gateway", None)
-        if gateway is None or not gateway._writer._thread.is_alive():
+        writer = None if gateway is None else gateway._writer
+        if writer is not self._writer:  # another gateway runs on the stage
+            self._writer, self._last = writer, None
+        if writer is None or not writer._thread.is_alive():
             return False
         if self._last is None:
-            self._last = gateway._writer.submit(lambda _: None)
+            self._last = writer.submit(lambda _: None)
         if not self._last.done():
             return True
         self._last = None
