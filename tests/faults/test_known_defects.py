@@ -188,12 +188,15 @@ def test_what_a_client_says_of_itself_and_its_network_stays_here(tmp_path: Path)
     run_virtually(test, tmp_path, close_once(1011))
 
 
-@pytest.mark.xfail(strict=True, reason="`conversation` is no affinity key, so its turns wander")
-def test_a_conversation_that_lies_upstream_stays_on_its_account(tmp_path: Path) -> None:
+FILE = [{"role": "user", "content": [{"type": "input_file", "file_id": "file_1"}]}]
+
+
+@pytest.mark.xfail(strict=True, reason="neither is an affinity key, so their turns wander")
+@pytest.mark.parametrize("members", [{"conversation": "conv_1"}, {"input": FILE}])
+def test_what_lies_upstream_stays_on_its_account(tmp_path: Path, members: Any) -> None:
     async def test(stage: Stage) -> None:
         for _ in range(3):
-            answer = await stage.turn(conversation="conv_1")
-            assert_served(answer, "work", 1)
+            assert_served(await stage.turn(**members), "work", 1)
 
     run_virtually(test, tmp_path)
 
