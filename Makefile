@@ -8,11 +8,12 @@ CODEX = .codex-cli
 CODEX_VERSION = 0.169.0
 FILES = codexlb_cli tests tools
 
-.PHONY: demo test test-codex test-clients docs check lint types imports format clean help
+.PHONY: demo test test-faults test-codex test-clients docs check lint types imports format clean help
 
 help:
 	@echo "make demo     a mock upstream and the gateway, with three demo accounts"
 	@echo "make test     the tests, as CI runs them"
+	@echo "make test-faults  every fault in every circumstance, as a table"
 	@echo "make check    the tests, lint, types and import contracts: all of CI"
 	@echo "make test-codex    the real Codex CLI, from npm, against the gateway"
 	@echo "make test-clients  openai-python, over HTTP, in an environment of its own"
@@ -25,6 +26,9 @@ demo: $(VENV)/.ready
 
 test: $(VENV)/.ready-dev
 	@$(BIN)/python -m pytest -q -n 2 $(ARGS)
+
+test-faults: $(VENV)/.ready-dev
+	@$(BIN)/python -W error -m tests.faults $(ARGS)
 
 test-codex: $(VENV)/.ready-dev $(CODEX)/$(CODEX_VERSION)
 	@CODEX_CLI="$(CURDIR)/$(CODEX)/node_modules/.bin/codex" \

@@ -1,0 +1,280 @@
+"""Plays one cell against a real gateway, and notes what could be seen from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from codexlb_cli.mock_upstream.recording import Handshake, Turn
+from codexlb_cli.mock_upstream.rules import HandshakeRule, TurnRule
+from codexlb_cli.mock_upstream.script import Script
+from tests.faults.cells import Cell
+from tests.faults.table import Phase
+from tests.support.client import Answer, Header
+from tests.support.gateway import Stage, session
+from tests.support.virtual import play_virtually
+
+LIMIT_SECONDS = 3600
+"""How long the owner is out where it is limited beforehand."""
+PLACES: dict[Phase, str] = {"sent": "before_created"}
+Rule = HandshakeRule | TurnRule
+
+
+class Rules(tuple[Rule, ...]):
+    """Rules that always hold, and those of the fault while it lasts."""
+
+    fault: tuple[Rule, ...] = ()
+
+    def __iter__(self) -> Iterator[Rule]:
+        yield from super().__iter__()
+        yield from self.fault
+
+
+@dataclass(frozen=True)
+class AccountSeen:
+    """What `accounts list --json` says of an account.
+
+    Attributes:
+        seconds: how long its state still lasts; None if no time is named.
+    """
+
+    state: str
+    reason: str | None
+    seconds: float | None
+
+
+@dataclass
+class Played:
+    """What was seen of the turn that met the fault, and of the next one.
+
+    Attributes:
+        answer: to the turn.
+        seconds: how long it took.
+        creates: the `response.create` that were sent for it.
+        dials: the upgrades for it.
+        waits: after how many seconds each of them came.
+        accounts: what was known of the accounts after it.
+        next: the answer to the conversation's next turn, when the fault is over.
+        next_creates: what was sent for it.
+        overlaps: how often a turn was sent on a busy socket.
+        warnings: what the person was warned of.
+    """
+
+    answer: Answer
+    seconds: float
+    creates: list[Turn]
+    dials: list[Handshake]
+    waits: list[float]
+    accounts: dict[str, AccountSeen]
+    next: Answer
+    next_creates: list[Turn]
+    overlaps: int
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def sent(self) -> list[str]:
+        return [turn.account for turn in self.creates]
+
+
+async def play_cell(cell: Cell, folder: Path, port: int) -> Played:
+    """Play a cell on the running virtual loop.
+
+    Args:
+        cell: what to play.
+        folder: an empty folder of its own.
+        port: a port that refuses connections.
+    """
+    limits = {"status": 429, "code": "usage_limit_reached", "resets_in_seconds": LIMIT_SECONDS}
+    rules = Rules([TurnRule.model_validate({"model": "limited", "error": limits})])
+    seen: list[Played] = []
+
+    async def test(stage: Stage) -> None:
+        seen.append(await _Play(cell, stage, rules, port).play())
+
+    await play_virtually(test, folder, names=cell.names, script=Script(rules), draws=1.0)
+    return seen[0]
+
+
+def fault_rules(cell: Cell, now: float) -> tuple[Rule, ...]:
+    """Return the mock's rules that bring about the fault of a cell.
+
+    Args:
+        cell: the cell.
+        now: seconds since the epoch; what the upstream names as `resets_at` follows from it.
+    """
+    fault = cell.fault
+    times = 1 if cell.reach == "once" else 0
+    if not fault.turn and not fault.dial:
+        return ()
+    rule = {**(fault.turn or fault.dial), "times": times}
+    if fault.resets_at and fault.named is not None:
+        rule["error"] = {**rule["error"], "resets_at": now + fault.named}
+    if cell.phase == "dial":
+        return (HandshakeRule.model_validate(rule),)
+    return (TurnRule.model_validate({**rule, "when": PLACES.get(cell.phase, cell.phase)}),)
+
+
+class _Play:
+    def __init__(self, cell: Cell, stage: Stage, rules: Rules, port: int) -> None:
+        self._cell = cell
+        self._stage = stage
+        self._rules = rules
+        self._port = port
+        self._loop = asyncio.get_running_loop()
+        self._stored = ""
+        self._members: dict[str, Any] = {"stream": cell.stream}
+        self._headers: list[Header] = []
+        if cell.affinity == "session":
+            self._headers = session("s")
+        elif cell.affinity == "cache":
+            self._members["prompt_cache_key"] = "k"
+
+    async def play(self) -> Played:
+        cell, stage, mock = self._cell, self._stage, self._stage.mock
+        if cell.affinity != "none" or cell.owner_out:
+            await self._settle()
+        await self._take_owner_out()
+        self._begin()
+        if cell.phase == "idle":
+            # The turn is over before the fault: the next one is what meets a closed socket.
+            first = await self._turn()
+            assert first.status == 200
+            if cell.affinity == "anchored":
+                self._members["previous_response_id"] = _response_id(first)
+            await asyncio.sleep(1)
+        creates, dials = len(mock.turns), len(mock.handshakes)
+        began = self._loop.time()
+        answer = await self._turn()
+        seconds = self._loop.time() - began
+        await asyncio.sleep(0.01)  # what was queued for the disk is on it
+        accounts = await self._accounts()
+        sent, dialled = mock.turns[creates:], mock.handshakes[dials:]
+        self._end()
+        await self._wait_as_told(answer)
+        before_next = len(mock.turns)
+        return Played(
+            answer=answer,
+            seconds=seconds,
+            creates=sent,
+            dials=dialled,
+            waits=[handshake.at - began for handshake in dialled],
+            accounts=accounts,
+            next=await self._next(answer),
+            next_creates=mock.turns[before_next:],
+            overlaps=mock.overlaps,
+            warnings=stage.warnings,
+        )
+
+    # Before
+
+    async def _settle(self) -> None:
+        first = await self._whole()
+        assert first.header("x-codexlb-account") == "work"
+        self._stored = first.json["id"]
+        if self._cell.affinity == "stored":
+            self._members["previous_response_id"] = self._stored
+        elif self._cell.affinity == "anchored":
+            self._members.update(previous_response_id=self._stored, store=False)
+            second = await self._whole()
+            assert second.header("x-codexlb-account") == "work"
+            self._members["previous_response_id"] = second.json["id"]
+
+    async def _whole(self, **members: object) -> Answer:
+        every = {**self._members, **members, "stream": False}
+        answer = await self._stage.turn(headers=self._headers, **every)
+        assert answer.status == 200
+        return answer
+
+    async def _take_owner_out(self) -> None:
+        if self._cell.accounts == "limited":
+            refused = await self._stage.turn(previous_response_id=self._stored, model="limited")
+            assert refused.status == 429
+        elif self._cell.accounts == "disabled":
+            self._command("disable", "work")
+
+    def _begin(self) -> None:
+        self._rules.fault = fault_rules(self._cell, self._stage.clock())
+        if self._cell.phase == "dial":
+            self._headers = [*self._headers, ("originator", "another")]  # takes a new socket
+        if self._cell.fault.closed_port:
+            owner = self._cell.first
+            closed = f"http://127.0.0.1:{self._port}/v1"
+            every = self._cell.reach == "always"
+            urls = {name: closed for name in self._cell.names if every or name == owner}
+            self._configure({**self._stage.urls, **urls})
+
+    # After
+
+    def _end(self) -> None:
+        self._rules.fault = ()
+        if self._cell.fault.closed_port:
+            self._configure(self._stage.urls)
+
+    async def _wait_as_told(self, answer: Answer) -> None:
+        """Wait as the client is told to, or mend what a person is told to mend."""
+        retry_after = answer.header("retry-after")
+        if retry_after is not None:
+            await asyncio.sleep(float(retry_after))
+        code = _code(answer)
+        if code == "usage_limit_reached" and not self._cell.owner_out:
+            until = answer.error.get("resets_at", self._stage.clock())
+            await asyncio.sleep(until - self._stage.clock())
+        elif code in {"owner_unavailable", "no_accounts", "usage_limit_reached"}:
+            for name in self._cell.names:
+                self._command("reset", name)
+                self._command("enable", name)
+
+    async def _next(self, answer: Answer) -> Answer:
+        if self._cell.affinity == "anchored":
+            # What clients do when the chain is lost, and may do at any time: send all again.
+            del self._members["previous_response_id"]
+        return await self._turn()
+
+    # Both
+
+    async def _turn(self) -> Answer:
+        return await self._stage.turn(headers=self._headers, **self._members)
+
+    async def _accounts(self) -> dict[str, AccountSeen]:
+        known = (await self._stage.get("/readyz")).json["accounts"]
+        if set(known.values()) == {"ready"}:  # then the program has no more to say
+            return dict.fromkeys(known, AccountSeen("ready", None, None))
+        listed = json.loads(self._command("list", "--json"))["accounts"]
+        return {account["name"]: self._seen(account) for account in listed}
+
+    def _seen(self, account: dict[str, Any]) -> AccountSeen:
+        if account["until"] is None:
+            return AccountSeen(account["state"], account["reason"], None)
+        seconds = datetime.fromisoformat(account["until"]).timestamp() - self._stage.clock()
+        # The program runs by the wall clock, which the virtual one has left behind.
+        if seconds < 1:  # and it rounds up
+            return AccountSeen("ready", None, None)
+        return AccountSeen(account["state"], account["reason"], seconds)
+
+    def _command(self, *args: str) -> str:
+        ran = self._stage.cli.run("accounts", *args, stdin=b"", **self._stage.environ)
+        assert ran.code == 0, ran
+        return ran.out
+
+    def _configure(self, urls: Any) -> None:
+        stage, own = self._stage, self._stage.urls
+        disabled = {"work": "enabled = false"} if self._cell.accounts == "disabled" else None
+        stage.urls = urls
+        stage.configure(accounts=disabled)
+        stage.urls = own
+
+
+def _code(answer: Answer) -> object:
+    """The code of an error that came as a plain status."""
+    return answer.error["code"] if answer.status != 200 else None
+
+
+def _response_id(answer: Answer) -> str:
+    stream = (answer.header("content-type") or "").startswith("text/event-stream")
+    response = answer.events[-1].data["response"] if stream else answer.json
+    return str(response["id"])

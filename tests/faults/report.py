@@ -1,0 +1,66 @@
+"""The matrix as a table: rows are faults, columns phases and affinities, cells passed/run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import get_args
+
+from tests.faults.cells import AFFINITIES
+from tests.faults.running import Result
+from tests.faults.table import Phase
+
+Column = tuple[str, str]
+
+
+def table(results: Sequence[Result]) -> str:
+    """Return the table; a `*` marks known defects, a `!` what failed."""
+    every = product(get_args(Phase), AFFINITIES)
+    seen = {result.column for result in results}
+    columns: list[Column] = [column for column in every if column in seen]
+    rows = list(dict.fromkeys(result.row for result in results))
+    wide = max(len(row) for row in rows)
+    cells = {
+        (row, column): _count([r for r in results if (r.row, r.column) == (row, column)])
+        for row, column in product(rows, columns)
+    }
+    widths: dict[Column, int] = {
+        column: max(len(column[1]), *(len(cells[row, column]) for row in rows))
+        for column in columns
+    }
+    lines = [_phases(columns, widths, wide)]
+    lines.append(" ".join([" " * wide, *(f"{c[1]:>{widths[c]}}" for c in columns)]))
+    for row in rows:
+        counts = (f"{cells[row, column]:>{widths[column]}}" for column in columns)
+        lines.append(" ".join([f"{row:<{wide}}", *counts]).rstrip())
+    return "\n".join(lines)
+
+
+def _count(results: Sequence[Result]) -> str:
+    if not results:
+        return "-"
+    passed = sum(result.passed for result in results)
+    known = "*" if any(result.known for result in results) else ""
+    failed = "!" if passed < len(results) else ""
+    return f"{passed}/{len(results)}{known}{failed}"
+
+
+def _phases(columns: Sequence[Column], widths: dict[Column, int], wide: int) -> str:
+    line = " " * wide
+    for phase in dict.fromkeys(phase for phase, _ in columns):
+        mine = [widths[column] for column in columns if column[0] == phase]
+        line += f" {phase:<{sum(mine) + len(mine) - 1}}"
+    return line.rstrip()
+
+
+def summary(results: Sequence[Result]) -> Iterator[str]:
+    """Return what failed, what is known, and the total, a line each."""
+    for result in results:
+        if not result.passed:
+            yield f"failed: {result}"
+    known = Counter(result.known for result in results if result.known and result.passed)
+    for defect, count in known.items():
+        yield f"known: {defect} ({count} cells)"
+    passed = sum(result.passed for result in results)
+    yield f"{passed} of {len(results)} cells as they should be"
