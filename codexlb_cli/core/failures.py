@@ -259,6 +259,26 @@ def parse(
     )
 
 
+def refusal(frame: Mapping[str, object], now: float, *, answer: bool = False) -> Failure:
+    """Turn an error frame into a failure.
+
+    Args:
+        frame: the frame; its `status` may be called `status_code`, as Codex reads it too.
+        now: seconds since the epoch.
+        answer: whether the frame tells the answer to a POST.
+    """
+    status = frame.get("status", frame.get("status_code"))
+    headers = frame.get("headers")
+    return parse(
+        status if isinstance(status, int) and not isinstance(status, bool) else None,
+        frame,
+        headers if isinstance(headers, Mapping) else {},
+        now,
+        handshake=False,
+        answer=answer,
+    )
+
+
 def _row(
     status: int | None, names: tuple[str | None, ...], *, handshake: bool, answer: bool
 ) -> ErrorRow:

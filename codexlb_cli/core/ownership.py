@@ -15,6 +15,7 @@ from codexlb_cli.core.client_errors import ClientError, previous_response_not_fo
 from codexlb_cli.core.closes import ReconnectPolicy
 from codexlb_cli.core.frames import Body
 from codexlb_cli.core.reconnect import Strength
+from codexlb_cli.core.selection import Pool
 from codexlb_cli.core.turn_events import TurnFacts
 
 NO_REPLAY_SECONDS = 30.0
@@ -71,22 +72,20 @@ class KeyRecord:
         return KeyRecord(owner=account, bound=True)
 
 
-def owner_after(
-    key: Key, record: KeyRecord, account: str, home: Standing | None, now: float
-) -> str:
+def owner_after(key: Key, record: KeyRecord, account: str, pool: Pool) -> str:
     """Return who owns a key after `account` completed a turn of it.
 
     Args:
         key: the key.
         record: what was known of it.
         account: the account that completed the turn.
-        home: the standing of the earlier owner; None if it is not configured.
-        now: seconds since the epoch.
+        pool: the accounts, as the turn's model leaves them.
     """
-    settled = key.strength is Strength.SOFT and record.bound and record.owner is not None
-    if settled and record.owner is not None and keeps_soft_owner(home, now):
-        return record.owner
-    return account
+    home = record.owner
+    if key.strength is not Strength.SOFT or not record.bound or home is None:
+        return account
+    passing = home not in pool.without_model and keeps_soft_owner(pool.standing_of(home), pool.now)
+    return home if passing else account
 
 
 def keeps_soft_owner(owner: Standing | None, now: float) -> bool:

@@ -25,7 +25,13 @@ from codexlb_cli.core.client_errors import (
     queue_full,
     upstream_unavailable,
 )
-from codexlb_cli.core.closes import CloseRow, HardMove, ReconnectPolicy, SoftMove
+from codexlb_cli.core.closes import (
+    LIVENESS_TIMEOUT,
+    CloseRow,
+    HardMove,
+    ReconnectPolicy,
+    SoftMove,
+)
 from codexlb_cli.core.failures import Failure, Fault
 from codexlb_cli.core.plan import Start, new_homes, opening, wait_for_failed, with_models
 from codexlb_cli.core.reconnect import (
@@ -318,8 +324,10 @@ class Turn:
         if row.evidence.effect is Effect.NEUTRAL:
             blame = []
         self.steps.append(label)
-        if self.facts.anchored and self.state is State.SENT:
-            return [*blame, *self._end(previous_response_not_found())]
+        if self.facts.anchored and self.state is State.SENT and row.hard is not HardMove.GIVE_UP:
+            silent = row is LIVENESS_TIMEOUT
+            error = _anchor_silent() if silent else previous_response_not_found()
+            return [*blame, *self._end(error)]
         return [*blame, *self._follow(row, pool, draw)]
 
     def _follow(self, row: CloseRow, pool: Pool, draw: float) -> list[Action]:

@@ -164,8 +164,7 @@ class Keys:
         """Note that a turn completed on `account`."""
         for key in keys:
             record = self.record(key)
-            home = pool.standing_of(record.owner) if record.owner is not None else None
-            owner = owner_after(key, record, account, home, pool.now)
+            owner = owner_after(key, record, account, pool)
             self._write([key], owner)
             self._records.put(key, record.completed(owner))
 

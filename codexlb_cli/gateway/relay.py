@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from codexlb_cli.core import frames
 from codexlb_cli.core.affinity import Key
 from codexlb_cli.core.closes import PROTOCOL_FAULT
+from codexlb_cli.core.failures import Fault, refusal
 from codexlb_cli.core.headers import Header
 from codexlb_cli.core.ownership import outlasts
 from codexlb_cli.gateway.head import Head
@@ -105,7 +106,7 @@ class Relay:
         self._committed = keys.responded(told, account)
 
     def _asked_for(self) -> list[Key]:
-        """Return the key of the stored response that this turn continues: who knew is remembered."""
+        """Return the key of the stored response that this turn continues: who knew it is noted."""
         previous = self._request.evidence.previous_response
         if previous is None or self._services.lanes.made_on_socket(previous):
             return []
@@ -119,12 +120,22 @@ class Relay:
             services.accounts.turn_completed(account)
         if self._committed is not None:
             await services.store.committed(self._committed)
+        self._learn(last)
         if last.kind == "error":
             services.lanes.retire(self._seat)
         else:
             services.lanes.made(self._seat, self._response_id)
             services.lanes.release(self._seat)
         await self._sink.finish(last.kind, last.text)
+
+    def _learn(self, last: Received) -> None:
+        """Take what a failed response says about its account: a limit, or a refused credential."""
+        frame = last.event.get("response") if last.kind == "response.failed" else last.event
+        if last.kind not in ("error", "response.failed") or not isinstance(frame, dict):
+            return
+        failure = refusal(frame, self._services.now())
+        if failure.row.fault in (Fault.LIMIT, Fault.CREDENTIAL):
+            self._services.accounts.blame(self._seat.socket.account, failure.evidence)
 
     def _note_reasoning(self, event: dict[str, Any]) -> None:
         digest = frames.reasoning_digest(event.get("item"))

@@ -17,7 +17,7 @@ from codexlb_cli.core.accounts import Transport
 from codexlb_cli.core.affinity import turn_state_key
 from codexlb_cli.core.client_errors import ClientError
 from codexlb_cli.core.closes import TRANSPORT_LOST
-from codexlb_cli.core.failures import DIAL_FAILURE, MODEL_UNAVAILABLE, Failure, parse
+from codexlb_cli.core.failures import DIAL_FAILURE, MODEL_UNAVAILABLE, Failure, refusal
 from codexlb_cli.core.handshake import client_headers
 from codexlb_cli.core.headers import Header
 from codexlb_cli.core.limits import limits_among
@@ -316,16 +316,7 @@ class TurnRunner:
                 return Responded()
 
     def _refused(self, frame: dict[str, Any]) -> Event:
-        headers = frame.get("headers")
-        status = frame.get("status", frame.get("status_code"))
-        failure = parse(
-            status if isinstance(status, int) and not isinstance(status, bool) else None,
-            frame,
-            headers if isinstance(headers, dict) else {},
-            self._services.now(),
-            handshake=False,
-            answer=self._socket.refused,
-        )
+        failure = refusal(frame, self._services.now(), answer=self._socket.refused)
         account = self._socket.account
         seen = limits_among(client_headers(failure.headers.items()))
         self._services.accounts.limits_seen(account, seen)

@@ -79,6 +79,8 @@ class Database:
         self._queue: queue.SimpleQueue[tuple[Write, Future[None]] | None] = queue.SimpleQueue()
         self._submitted = 0
         self._settled = 0
+        self._asked = 0
+        self._answered = 0
         self._lost = False
         self._reader: sqlite3.Connection | None = None
         self._reads = ThreadPoolExecutor(1, thread_name_prefix="codexlb-read")
@@ -87,8 +89,8 @@ class Database:
 
     @property
     def busy(self) -> bool:
-        """Whether a write is queued or under way."""
-        return self._submitted != self._settled
+        """Whether a write or a read is queued or under way."""
+        return self._submitted != self._settled or self._asked != self._answered
 
     def submit(self, write: Write) -> Future[None]:
         """Queue a write; the future is done when it is committed, or given up."""
@@ -110,7 +112,10 @@ class Database:
         """Return what `query` finds; `default` if the database cannot tell within 100 ms."""
         if self._clock() < self._unreadable_until:
             return default
-        found = asyncio.wrap_future(self._reads.submit(self._read, query, default))
+        self._asked += 1
+        reading = self._reads.submit(self._read, query, default)
+        found = asyncio.wrap_future(reading)
+        reading.add_done_callback(self._was_read)  # after the loop was told
         done, _ = await asyncio.wait([found], timeout=PATIENCE_SECONDS)
         return found.result() if done else default
 
@@ -139,6 +144,9 @@ class Database:
             self._degrade(f"cannot be read ({exc})")
             return default
 
+    def _was_read(self, _reading: Future[T]) -> None:
+        self._answered += 1
+
     def _end_reading(self) -> None:
         if self._reader is not None:
             self._reader.close()
@@ -155,9 +163,9 @@ class Database:
                 connection = self._commit(connection, [write for write, _ in batch])
             elif batch:
                 self._lost = True
-            self._settled += len(batch)
             for _, future in batch:
                 future.set_result(None)
+            self._settled += len(batch)
             self._lags = self._lags and connection is None
         if connection is not None:
             connection.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -109,10 +110,15 @@ def test_when_the_response_that_a_turn_continues_is_lost(
 def test_who_owns_a_key_after_another_account_completed_a_turn(
     source: str, bound: bool, state: str, owner: str
 ) -> None:
-    known = pool("work", "home", work=state).standing_of("work")
     record = KeyRecord("work", bound=bound)
-    assert owner_after(Key(source, "k"), record, "home", known, NOW) == owner
-    assert owner_after(Key(source, "k"), record, "home", None, NOW) == "home"
+    assert owner_after(Key(source, "k"), record, "home", pool("work", "home", work=state)) == owner
+    assert owner_after(Key(source, "k"), record, "home", pool("home")) == "home"
+
+
+def test_a_cache_key_follows_its_model() -> None:
+    lacking = replace(pool("work", "home"), without_model=frozenset({"work"}))
+    record = KeyRecord("work", bound=True)
+    assert owner_after(Key("prompt_cache", "k"), record, "home", lacking) == "home"
 
 
 # --- which key decides -----------------------------------------------------------------------

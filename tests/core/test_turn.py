@@ -670,10 +670,19 @@ def test_only_the_upstreams_own_failures_count_against_an_owner(
 # --- anchored turns ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("code", [1000, 1006, 1009, 1011, 1012, 1013, 4000])
+@pytest.mark.parametrize("code", [1000, 1006, 1011, 1012, 1013, 4000])
 def test_an_anchored_turn_ends_with_its_socket(code: int) -> None:
     answer = f"{blame(code)}answer 400 previous_response_not_found"
     play(turn(ANCHORED), THREE, *SENT, closed(code), answer)
+
+
+def test_closes_that_no_full_input_can_mend() -> None:
+    play(turn(ANCHORED), THREE, *SENT, closed(1009), "answer 400 request_too_large")
+    play(turn(ANCHORED), THREE, *SENT, closed(1002), "answer 502 upstream_protocol_error retry 1")
+
+
+def test_an_anchored_turn_without_pongs_is_silent() -> None:
+    play(turn(ANCHORED), THREE, *SENT, NO_PONG, "answer 504 upstream_silent")
 
 
 def test_an_anchored_turn_is_never_sent_again() -> None:

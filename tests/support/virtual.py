@@ -10,7 +10,6 @@ import asyncio
 import heapq
 import selectors
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import contextmanager
 from contextvars import Context
 from dataclasses import dataclass, field
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from codexlb_cli.mock_upstream.rules import HandshakeRule, TurnRule
-from codexlb_cli.store.database import Writer
 from tests.support.gateway import Case, Clock, Stage, Test, play, run_each
 
 if TYPE_CHECKING:
@@ -209,32 +207,10 @@ class VirtualClock(Clock):
         self.loop.jumping.now += seconds
 
 
-class StoreWatch:
-    """Tells whether the store of a stage's gateway has something to write.
-
-    The only place that looks behind the gateway: what was queued before a write of ours that is
-    done is done as well.
-    """
-
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-        self._writer: Writer | None = None
-        self._last: Future[None] | None = None
-
-    def __call__(self) -> bool:
-        """Whether it has."""
-        gateway = getattr(self._stage, "gateway", None)
-        writer = None if gateway is None else gateway._writer
-        if writer is not self._writer:  # another gateway runs on the stage
-            self._writer, self._last = writer, None
-        if writer is None or not writer._thread.is_alive():
-            return False
-        if self._last is None:
-            self._last = writer.submit(lambda _: None)
-        if not self._last.done():
-            return True
-        self._last = None
-        return False
+def store_busy(stage: Stage) -> bool:
+    """Whether the store of the stage's gateway reads or writes."""
+    gateway = getattr(stage, "gateway", None)  # none before it has been started
+    return gateway is not None and gateway.store.busy
 
 
 def virtual_loop() -> VirtualLoop:
@@ -251,7 +227,7 @@ async def play_virtually(
     loop = virtual_loop()
 
     async def watched(stage: Stage) -> None:
-        with loop.jumping.watching(StoreWatch(stage)):
+        with loop.jumping.watching(lambda: store_busy(stage)):
             await test(stage)
 
     limits = {"seconds": LIMIT_SECONDS, "answer_seconds": LIMIT_SECONDS}
