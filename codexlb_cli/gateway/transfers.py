@@ -35,13 +35,15 @@ class ClientBody:
     Args:
         receive: ASGI's receive.
         limit: the most bytes that are taken.
+        stall_seconds: after how much silence it is given up.
     """
 
-    def __init__(self, receive: Receive, limit: int) -> None:
+    def __init__(self, receive: Receive, limit: int, stall_seconds: float = STALL_SECONDS) -> None:
         self.begun = False
         self.complete = False
         self._receive = receive
         self._limit = limit
+        self._stall_seconds = stall_seconds
         self._read = asyncio.Event()
 
     async def pieces(self) -> AsyncIterator[bytes]:
@@ -80,10 +82,10 @@ class ClientBody:
 
     async def _next(self) -> bytes:
         try:
-            async with asyncio.timeout(STALL_SECONDS):
+            async with asyncio.timeout(self._stall_seconds):
                 message = await self._receive()
         except TimeoutError:
-            text = f"the request body stalled for {STALL_SECONDS:.0f} s"
+            text = f"the request body stalled for {self._stall_seconds:.0f} s"
             raise BodyError(ClientError("request_timeout", text)) from None
         if message["type"] == "http.disconnect":
             raise ClientGone
