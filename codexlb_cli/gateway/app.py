@@ -130,6 +130,7 @@ def build_rest(services: Services) -> FastAPI:
             app.api_route(f"{prefix}{row.path}", methods=[row.method])(files.endpoint(row))
         app.api_route(f"{prefix}/{{path:path}}", methods=_METHODS)(_not_bridged)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _bug)  # it is raised again afterwards
     return app
 
 
@@ -146,6 +147,10 @@ async def _http_error(_request: Request, exc: Exception) -> Response:
         error = ClientError("method_not_allowed", "this endpoint takes other methods")
         return _envelope(error, exc.headers)
     return _envelope(ClientError("not_found", "there is no such endpoint"))
+
+
+async def _bug(_request: Request, _exc: Exception) -> Response:
+    return _envelope(ClientError("internal_error", "internal error of the gateway"))
 
 
 def _envelope(error: ClientError, more: Mapping[str, str] | None = None) -> JSONResponse:
