@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from codexlb_cli.config.policies import OWN_USER_AGENT, reconnect_policy
@@ -46,6 +46,8 @@ from codexlb_cli.gateway.transfers import (
 
 LONGEST_ANSWER_BYTES = 32 * 1024 * 1024
 """The most that is read of an answer that is no content: a full list takes about 3 MB."""
+_AT_ONCE = 250
+"""How many files of a list are looked up and pinned without a pause; a list may hold 10 000."""
 
 Attempt = Callable[[FileCall, str], Awaitable[Failure | None]]
 """Sends a call to the account with this name; returns None if it was served."""
@@ -155,11 +157,18 @@ class FileCalls:
             self._services.accounts.blame(name, failure.evidence)
         return failure
 
-    async def remember(self, keys: Iterable[Key], name: str) -> None:
+    async def recall(self, keys: Sequence[Key]) -> None:
+        """Look up who is known to have these files; the store is patient with a few at a time."""
+        for start in range(0, len(keys), _AT_ONCE):
+            await self._services.keys.recall(keys[start : start + _AT_ONCE])
+
+    async def remember(self, keys: Sequence[Key], name: str) -> None:
         """Pin what lies in an account; committed before the client has its answer."""
         written = None
-        for key in keys:
+        for number, key in enumerate(keys, start=1):
             written = self._services.keys.pin(key, name) or written
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)  # turns get their turn
         if written is not None:
             await self._services.store.committed(written)
 

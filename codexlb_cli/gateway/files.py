@@ -174,12 +174,13 @@ class _Exchange:
                 await self._content(answer)
                 return None
             body = await answer.read(LONGEST_ANSWER_BYTES)
+        keys = self._services.keys
         made = pins(call, decoded(body))
-        if call.creates and session.owner is None and session.key.source == "session":
+        if session.key.source == "session" and not keys.record(session.key).bound:
             made = (*made, session.key)  # its turns go to where its files are
         await self._calls.remember(made, name)
         if call.verb is Verb.DELETE and call.id is not None:
-            self._services.keys.drop(file_key(call.id))
+            keys.drop(file_key(call.id))
         headers = [
             *answer_headers(answer.headers, content=False),
             ("content-length", f"{len(body)}"),
@@ -212,7 +213,7 @@ class _Exchange:
         page = FileList(query, listed_accounts(pool), owner)
         while page.ask is not None:
             document = await self._page(page.ask, page.ask.query(query.others))
-            await self._services.keys.recall([file_key(name) for name in page.ids(document)])
+            await self._calls.recall([file_key(name) for name in page.ids(document)])
             asked = page.ask.account
             mine = page.take(document, lambda name: self._services.keys.owner("file", name))
             await self._calls.remember([file_key(name) for name in mine], asked)

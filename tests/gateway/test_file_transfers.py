@@ -36,7 +36,7 @@ MIB = 1 << 20
 BesideTest = Callable[[Stage, list[Asked]], Awaitable[None]]
 
 
-def run_beside(reply: Reply, test: BesideTest, folder: Path, *, more: str = "") -> None:
+def run_beside(reply: Reply, test: BesideTest, folder: Path, **options: Any) -> None:
     """Run a test where the account work lies at an upstream that answers by `reply`."""
 
     async def main() -> None:
@@ -45,7 +45,7 @@ def run_beside(reply: Reply, test: BesideTest, folder: Path, *, more: str = "") 
             async def one(stage: Stage) -> None:
                 await test(stage, seen)
 
-            await play(one, folder, names=["work", "home"], urls={"work": url}, more=more)
+            await play(one, folder, names=["work", "home"], urls={"work": url}, **options)
 
     asyncio.run(main())
 
@@ -404,6 +404,30 @@ def test_an_upload_of_a_session_waits_for_no_other_account(tmp_path: Path) -> No
     run_beside(reply, test, tmp_path)
 
 
+def test_the_upload_that_succeeds_binds_its_session(tmp_path: Path) -> None:
+    here, done = asyncio.Event(), asyncio.Event()
+
+    async def reply(asked: Asked) -> None:
+        if b"bad" in await asked.read_all():
+            here.set()
+            await done.wait()
+            await asked.answer(400)
+        else:
+            await asked.answer(200, FILE)
+
+    async def test(stage: Stage, seen: list[Asked]) -> None:
+        first = asyncio.create_task(upload(stage, b"bad", *session("s")))
+        await here.wait()
+        stage.gateway.services.accounts.chosen("work")  # others would go elsewhere now
+        assert (await uploaded(stage, b"good", *session("s")))[1] == "work"
+        done.set()
+        assert (await first).status == 400
+        assert (await uploaded(stage, b"good", *session("s")))[1] == "work"
+        assert (await uploaded(stage))[1] == "home"
+
+    run_beside(reply, test, tmp_path)
+
+
 def test_no_cookie_of_an_account_comes_back_to_it(tmp_path: Path) -> None:
     async def reply(asked: Asked) -> None:
         await asked.read_all()
@@ -454,3 +478,20 @@ def test_an_account_without_files_has_an_empty_list(tmp_path: Path) -> None:
         assert len(seen) == 1
 
     run_beside(reply, test, tmp_path)
+
+
+def test_a_list_of_thousands_is_pinned_and_known_after_a_restart(tmp_path: Path) -> None:
+    names = [f"file-{number}" for number in range(1_200)]
+
+    async def reply(asked: Asked) -> None:
+        await asked.answer(200, {"data": [{"id": name} for name in names], "has_more": False})
+
+    async def test(stage: Stage, seen: list[Asked]) -> None:
+        for _ in range(2):
+            async with stage.serving():
+                listed = await call(stage, "GET", "/v1/files")
+                assert [file["id"] for file in listed.json["data"]] == names
+                owners = {stage.gateway.services.keys.owner("file", name) for name in names}
+                assert owners == {"work"}
+
+    run_beside(reply, test, tmp_path, serve=False)
