@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from codexlb_cli.core.accounts import Account
 from codexlb_cli.core.client_errors import ClientError
-from codexlb_cli.core.handshake import account_headers, client_headers, header_text
-from codexlb_cli.core.headers import Header, check_header, connection_nominated
+from codexlb_cli.core.handshake import HandshakeInputs, build, client_headers, header_text
+from codexlb_cli.core.headers import Header, HeaderOptions, check_header, connection_nominated
 
 _FORWARDED = ("content-type", "accept", "user-agent")
 _ANSWERED = ("content-type",)
@@ -56,11 +56,25 @@ def request_headers(inputs: FileHeaders) -> list[Header]:
         sent.pop("content-type", None)
     sent.setdefault("user-agent", inputs.user_agent)
     return [
-        *account_headers(inputs.account, inputs.secret),
+        *_account_headers(inputs),
         *sent.items(),
         ("accept-encoding", "identity"),  # ids are read from the answers
         ("x-client-request-id", inputs.request_id),
     ]
+
+
+def _account_headers(inputs: FileHeaders) -> list[Header]:
+    """Return the lines that sign in at the account: those of its handshake, whatever they are."""
+    made = build(
+        HandshakeInputs(
+            account=inputs.account,
+            secret=inputs.secret,
+            inbound=(),
+            options=HeaderOptions(),
+            user_agent=inputs.user_agent,
+        )
+    )
+    return [(line.name, line.value) for line in made.lines if line.origin == "account"]
 
 
 def answer_headers(upstream: Iterable[Header], *, content: bool) -> list[Header]:

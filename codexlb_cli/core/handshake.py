@@ -204,11 +204,6 @@ def _account_lines(account: Account, secret: str | None) -> list[HandshakeLine]:
     ]
 
 
-def account_headers(account: Account, secret: str | None) -> list[Header]:
-    """Return the lines that sign a request in at an account, for whatever is sent to it."""
-    return [(line.name, line.value) for line in _account_lines(account, secret)]
-
-
 def _moved(decisions: Sequence[HeaderDecision]) -> dict[str, str]:
     metadata: dict[str, str] = {}
     for decision in decisions:
