@@ -27,9 +27,6 @@ from codexlb_cli.core.reconnect import Strength
 from codexlb_cli.core.selection import Pool, policy_reason, verdicts
 from codexlb_cli.core.turn_events import TurnFacts
 
-UNKNOWN_FILE = "unknown_file"
-"""Why the accounts are asked one after the other: nobody knows who has the file."""
-
 _ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._~:-]{1,256}")
 _NO_WAIT = ReconnectPolicy(on_account_failure="fail", wait_up_to=0.0)
 
@@ -183,13 +180,13 @@ def route_known(owner: str, pool: Pool, policy: ReconnectPolicy, deadline: float
 
 def route_unknown(pool: Pool) -> FileRoute:
     """Say who is asked for a file that nobody knows: the usable accounts, as configured."""
+    plan = opening(TurnFacts(asks=True), _without_turns(pool), _NO_WAIT)
+    if plan.error is not None:
+        return FileRoute(plan)
     names = listed_accounts(pool)
-    if not names:
-        error = nobody_can_serve(Shortage([a.name for a in pool.accounts]), pool)
-        return FileRoute(Plan(UNKNOWN_FILE, error=error, verdicts=verdicts(pool, [], {})))
     tried = [(name, policy_reason(pool, name)) for name in names]
-    plan = Plan(UNKNOWN_FILE, tuple(names), verdicts=verdicts(pool, tried, {}))
-    return FileRoute(plan, asks=True)
+    told = verdicts(_without_turns(pool), tried, {})
+    return FileRoute(replace(plan, candidates=tuple(names), verdicts=told), asks=True)
 
 
 def route_list(owner: str | None, pool: Pool) -> FileRoute:

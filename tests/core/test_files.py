@@ -15,7 +15,6 @@ from codexlb_cli.core.closes import ReconnectPolicy
 from codexlb_cli.core.failures import DIAL_FAILURE, Failure
 from codexlb_cli.core.files import (
     CALLS,
-    UNKNOWN_FILE,
     FileCall,
     FileRoute,
     Verb,
@@ -166,8 +165,8 @@ def test_an_account_without_room_for_turns_takes_files() -> None:
 
 def test_an_unknown_file_is_asked_for_as_configured() -> None:
     route = route_unknown(pool("a", "b", "c", "d", a="cooling", b="limited", c="disabled"))
-    assert (route.plan.candidates, route.plan.reason) == (("a", "d"), UNKNOWN_FILE)
-    assert (route.asks, route.owner) == (True, None)
+    assert (route.plan.candidates, route.asks, route.owner) == (("a", "d"), True, None)
+    assert [v.account for v in route.plan.verdicts] == ["a", "d", "b", "c"]
     nobody = route_unknown(pool("a", "b", a="limited", b="disabled"))
     assert nobody.plan.error is not None
     assert nobody.plan.error.code == "rate_limit_exceeded"
