@@ -137,8 +137,14 @@ def nobody_can_serve(shortage: Shortage, pool: Pool) -> ClientError:
     return no_accounts(pool)
 
 
-def owner_unavailable(owner: str, pool: Pool) -> ClientError:
-    """Say that the account that owns a conversation needs a login, is disabled or is gone."""
+def owner_unavailable(owner: str, pool: Pool, *, what: str = "this conversation") -> ClientError:
+    """Say that the account that owns a conversation needs a login, is disabled or is gone.
+
+    Args:
+        owner: the account.
+        pool: the accounts.
+        what: what it owns.
+    """
     known = pool.standing_of(owner)
     if known is None:
         why = "is no longer configured"
@@ -148,9 +154,8 @@ def owner_unavailable(owner: str, pool: Pool) -> ClientError:
         why = f"has no credential here; see: codexlb accounts show {owner}"
     else:
         why = f"must sign in again; see: codexlb accounts show {owner}"
-    return ClientError(
-        "owner_unavailable", f"this conversation belongs to account `{owner}`, which {why}"
-    )
+    message = f"{what} belongs to account `{owner}`, which {why}"
+    return ClientError("owner_unavailable", message)
 
 
 def no_accounts(pool: Pool) -> ClientError:

@@ -16,7 +16,9 @@ from starlette.responses import Response
 
 from codexlb_cli.core.accounts import Availability
 from codexlb_cli.core.client_errors import ClientError
+from codexlb_cli.core.files import CALLS
 from codexlb_cli.core.requests import PREFIXES, RESPONSES_PATHS
+from codexlb_cli.gateway.files import Files
 from codexlb_cli.gateway.guard import Guard
 from codexlb_cli.gateway.http import Receive, Responses, Scope, inbound_headers
 from codexlb_cli.gateway.models import Models
@@ -78,22 +80,26 @@ class GatewayApp:
         else:
             await self._rest(scope, receive, sent)
         if path not in PROBES:
+            line.account = sent.account or line.account
             outcome = refusal.code if refusal else f"{scope['method']} {path}"
             self.request_log.write(line.answered(sent.status, outcome))
 
 
 class _Sent:
-    """ASGI's send, remembering the status."""
+    """ASGI's send, remembering the status and the account that answered."""
 
-    __slots__ = ("_send", "status")
+    __slots__ = ("_send", "account", "status")
 
     def __init__(self, send: Send) -> None:
         self._send = send
+        self.account: str | None = None
         self.status: int | None = None
 
     def __call__(self, message: MutableMapping[str, Any]) -> Awaitable[None]:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            account = dict(message["headers"]).get(b"x-codexlb-account")
+            self.account = account.decode("latin-1") if account else None
         return self._send(message)
 
 
@@ -101,6 +107,7 @@ def build_rest(services: Services) -> FastAPI:
     """Return the application for everything that is not hot."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     models = Models(services)
+    files = Files(services)
 
     @app.get("/healthz")
     async def healthz() -> JSONResponse:
@@ -118,8 +125,11 @@ def build_rest(services: Services) -> FastAPI:
     for prefix in PREFIXES:
         app.get(f"{prefix}/models")(models.list)
         app.get(f"{prefix}/models/{{name:path}}")(models.list)
+        for row in CALLS:
+            app.api_route(f"{prefix}{row.path}", methods=[row.method])(files.endpoint(row))
         app.api_route(f"{prefix}/{{path:path}}", methods=_METHODS)(_not_bridged)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _bug)  # it is raised again afterwards
     return app
 
 
@@ -136,6 +146,10 @@ async def _http_error(_request: Request, exc: Exception) -> Response:
         error = ClientError("method_not_allowed", "this endpoint takes other methods")
         return _envelope(error, exc.headers)
     return _envelope(ClientError("not_found", "there is no such endpoint"))
+
+
+async def _bug(_request: Request, _exc: Exception) -> Response:
+    return _envelope(ClientError("internal_error", "internal error of the gateway"))
 
 
 def _envelope(error: ClientError, more: Mapping[str, str] | None = None) -> JSONResponse:

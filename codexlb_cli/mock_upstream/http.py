@@ -1,4 +1,4 @@
-"""One HTTP exchange: a turn, the models, the recording, or an error envelope."""
+"""One HTTP exchange: a turn, the models, files, the recording, or an error envelope."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from urllib.parse import parse_qs
 
 from codexlb_cli.mock_upstream import wire
 from codexlb_cli.mock_upstream.answers import compose
+from codexlb_cli.mock_upstream.file_requests import file_segments
 from codexlb_cli.mock_upstream.outlets import JsonOutlet, SseOutlet
+from codexlb_cli.mock_upstream.recording import FileRequest
 from codexlb_cli.mock_upstream.requests import RefusedError, invalid_request, parse_request
 from codexlb_cli.mock_upstream.rules import ErrorSpec
 from codexlb_cli.mock_upstream.script import SHORTCUTS
@@ -60,6 +62,9 @@ class HttpExchange:
         head = self._head
         if "100-continue" in head.value("expect").lower():
             self._writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        segments = file_segments(head.path)
+        if segments is not None:
+            return await self._files(segments)
         body = await self._incoming.body(head)
         if body is None:
             return False
@@ -75,6 +80,34 @@ class HttpExchange:
         unknown = f"Invalid URL ({head.method} {head.path[:200]})"
         error = ErrorSpec(status=404, type="invalid_request_error", message=unknown)
         return await self._error(error)
+
+    async def _files(self, segments: list[str]) -> bool:
+        state, head = self._state, self._head
+        account = state.identify(head)
+        record = FileRequest(self._socket, account, head.method, head.target, head.headers)
+        state.recording.file_request(record)
+        body = await self._incoming.body(head)
+        if body is None:
+            return False
+        record.received = len(body)
+        try:
+            if account is None:
+                raise RefusedError(INVALID_API_KEY)
+            reply = state.file_requests(account).answer(head, segments, body)
+        except RefusedError as refused:
+            record.status = refused.error.status
+            state.recording.changed()
+            return await self._error(refused.error)
+        record.status = 200
+        state.recording.changed()
+        keep = head.keeps_alive
+        self._writer.write(
+            wire.response(
+                200, reply.body, reply.headers, content_type=reply.content_type, close=not keep
+            )
+        )
+        await self._writer.drain()
+        return keep
 
     async def _respond(self, account: str, body: bytes) -> bool:
         try:

@@ -94,6 +94,7 @@ class MemoryUpstream(Upstream):
             keep=keep,
             on_turn=on_turn,
             run=run,
+            takes_files=False,
             clock=clock,
             wall_clock=wall_clock,
             sleep=sleep,

@@ -77,6 +77,27 @@ class Turn:
     outcome: str | None = None
 
 
+@dataclass(slots=True)
+class FileRequest:
+    """A request for files or uploads.
+
+    Attributes:
+        account: whose key it carried; None if nobody's.
+        target: the path with its query.
+        headers: every header line, in order, exactly as sent, decoded as Latin-1. Holds the key.
+        status: what was answered; None if nothing was (yet), as where the client left.
+        received: the length of its body, in bytes; None until it was complete.
+    """
+
+    socket: int
+    account: str | None
+    method: str
+    target: str
+    headers: list[tuple[str, str]] = field(repr=False)
+    status: int | None = None
+    received: int | None = None
+
+
 class _OnSocket(Protocol):
     @property
     def socket(self) -> int: ...
@@ -89,8 +110,8 @@ class Recording:
     """Everything received, oldest first.
 
     Args:
-        keep: how many handshakes, frames and turns each are kept; the oldest go first. The frames'
-            text is bounded too, by 256 MiB.
+        keep: how many handshakes, frames, turns and file requests are kept each; the oldest go
+            first. The frames' text is bounded too, by 256 MiB.
         on_turn: called with each turn when it has ended.
     """
 
@@ -98,6 +119,7 @@ class Recording:
         self.handshakes: list[Handshake] = []
         self.frames: list[Frame] = []
         self.turns: list[Turn] = []
+        self.file_requests: list[FileRequest] = []
         self.overlaps = 0
         self._keep = keep
         self._frame_bytes = 0
@@ -116,6 +138,10 @@ class Recording:
             self._frame_bytes -= len(self.frames.pop(0).text)
         if dropped := self._append(self.frames, frame):
             self._frame_bytes -= sum(len(old.text) for old in dropped)
+
+    def file_request(self, request: FileRequest) -> None:
+        """Record a request for files, before its body has come."""
+        self._append(self.file_requests, request)
 
     def begin(
         self, *, socket: int, account: str, transport: Transport, model: str, warm_up: bool
@@ -190,6 +216,18 @@ class Recording:
                 }
                 for turn in self.turns
             ],
+            "file_requests": [
+                {
+                    "socket": request.socket,
+                    "account": request.account,
+                    "method": request.method,
+                    "target": request.target,
+                    "headers": _masked_headers(request.headers, request.account),
+                    "status": request.status,
+                    "received": request.received,
+                }
+                for request in self.file_requests
+            ],
             "overlaps": self.overlaps,
         }
 
@@ -204,20 +242,24 @@ class Recording:
         return dropped
 
 
-def _masked(handshake: Handshake) -> dict[str, object]:
-    headers = []
-    for name, value in handshake.headers:
+def _masked_headers(headers: list[tuple[str, str]], account: str | None) -> list[list[str]]:
+    masked = []
+    for name, value in headers:
         shown = value
         if name.lower() == "authorization":
-            shown = f"Bearer <{handshake.account or 'unknown'}>"
+            shown = f"Bearer <{account or 'unknown'}>"
         elif name.lower() in _SECRET_HEADERS:
             shown = "***"
-        headers.append([name, shown])
+        masked.append([name, shown])
+    return masked
+
+
+def _masked(handshake: Handshake) -> dict[str, object]:
     return {
         "socket": handshake.socket,
         "account": handshake.account,
         "request_line": handshake.request_line,
-        "headers": headers,
+        "headers": _masked_headers(handshake.headers, handshake.account),
         "at": handshake.at,
         "status": handshake.status,
         "violations": list(handshake.violations),

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from codexlb_cli.core.frames import objects_within
 from codexlb_cli.mock_upstream.rules import ErrorSpec
 
 if TYPE_CHECKING:
@@ -77,6 +78,13 @@ class TurnRequest:
         for item in self.items:
             if item.get("type") == "additional_tools":
                 yield from _flattened(item.get("tools"))
+
+    def file_ids(self) -> Iterator[str]:
+        """The ids of the files that the input names."""
+        for item in objects_within(self.items, ("content", "output")):
+            name = item.get("file_id")
+            if isinstance(name, str):
+                yield name
 
     def foreign_encrypted_content(self, account: str) -> bool:
         """Whether an item carries content that another account encrypted."""

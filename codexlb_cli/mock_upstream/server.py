@@ -42,7 +42,7 @@ class MockUpstream(Upstream):
         port: the port; 0 for any free one.
         keep: how many handshakes, frames and turns are kept each.
         on_turn: called with every turn when it has ended.
-        run: what response ids begin with, up to their count; None makes it up.
+        run: what the ids of responses and files begin with, up to their count; None makes it up.
         clock: the monotonic clock of the records, in seconds.
         wall_clock: seconds since the epoch, for `created_at`.
         sleep: waits for so many seconds.
@@ -70,6 +70,7 @@ class MockUpstream(Upstream):
             keep=keep,
             on_turn=on_turn,
             run=secrets.token_hex(6) if run is None else run,
+            takes_files=True,
             clock=clock,
             wall_clock=wall_clock,
             sleep=sleep,

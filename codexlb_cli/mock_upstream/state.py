@@ -7,8 +7,10 @@ from itertools import count
 from typing import TYPE_CHECKING, Literal
 
 from codexlb_cli.config.schema import ACCOUNT_NAME
+from codexlb_cli.mock_upstream.file_requests import FileRequests
+from codexlb_cli.mock_upstream.files import FileStore
 from codexlb_cli.mock_upstream.memory import StoredResponses
-from codexlb_cli.mock_upstream.requests import invalid_request
+from codexlb_cli.mock_upstream.requests import RefusedError, invalid_request
 from codexlb_cli.mock_upstream.rules import (
     NORMAL_HANDSHAKE,
     NORMAL_TURN,
@@ -44,8 +46,9 @@ class UpstreamState:
     Args:
         accounts: the key of each account; None gives every distinct key an identity of its own:
             `demo-key-NAME` is NAME, others are numbered.
-        run: what the ids of this mock's responses begin with; two mocks must never make the same
-            id, so that an id is known only where it was made.
+        run: what the ids of this mock's responses and files begin with; two mocks must never make
+            the same id, so that an id is known only where it was made.
+        takes_files: whether files can be uploaded: then turns may name no others.
         clock: the monotonic clock of the records, in seconds.
         wall_clock: seconds since the epoch, for what the responses say.
         sleep: waits for so many seconds.
@@ -59,6 +62,7 @@ class UpstreamState:
         strict: bool,
         recording: Recording,
         run: str,
+        takes_files: bool,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
@@ -68,6 +72,8 @@ class UpstreamState:
         self.clock = clock
         self.sleep = sleep
         self.stored = StoredResponses()
+        self._files = FileStore(run)
+        self._takes_files = takes_files
         self._wall_clock = wall_clock
         self._script = script
         self._open = accounts is None
@@ -87,6 +93,10 @@ class UpstreamState:
         response_id = f"resp_{self._run}{next(self._responses):012x}"
         now = int(self._wall_clock())
         return ResponseStream(response_id, account, request, answer, created_at=now)
+
+    def file_requests(self, account: str) -> FileRequests:
+        """Return what answers an account's requests for files."""
+        return FileRequests(self._files, account, int(self._wall_clock()))
 
     def identify(self, head: Head) -> str | None:
         """Return the account whose key a request carries; None if it is nobody's."""
@@ -125,7 +135,8 @@ class UpstreamState:
         """Check what a turn refers to; `latest` is the response that its socket remembers, if any.
 
         Raises:
-            RefusedError: the previous response is unknown, or content belongs to another account.
+            RefusedError: the previous response or a file is unknown, or content belongs to
+                another account.
         """
         previous = request.previous_response_id
         if previous not in {None, latest} and not self.stored.knows(account, previous):
@@ -134,6 +145,9 @@ class UpstreamState:
                 code="previous_response_not_found",
                 param="previous_response_id",
             )
+        for name in request.file_ids() if self._takes_files else ():
+            if self._files.file(account, name) is None:
+                raise _no_such_file(name)
         if request.foreign_encrypted_content(account):
             raise invalid_request(
                 "The encrypted content could not be verified. Reason: it was made for another "
@@ -150,3 +164,15 @@ class UpstreamState:
         for key in decision.counted:
             self._seen[key] = self._seen.get(key, 0) + 1
         return decision.rule
+
+
+def _no_such_file(name: str) -> RefusedError:
+    return RefusedError(
+        ErrorSpec(
+            status=404,
+            type="invalid_request_error",
+            code="file_not_found",
+            message=f"File with id '{name[:200]}' not found.",
+            param="input",
+        )
+    )

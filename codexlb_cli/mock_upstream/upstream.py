@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from codexlb_cli.mock_upstream.recording import Frame, Handshake, Recording, Turn
+from codexlb_cli.mock_upstream.recording import (
+    FileRequest,
+    Frame,
+    Handshake,
+    Recording,
+    Turn,
+)
 from codexlb_cli.mock_upstream.script import Script
 from codexlb_cli.mock_upstream.state import UpstreamState
 
@@ -24,6 +30,7 @@ class Upstream:
         keep: int,
         on_turn: Callable[[Turn], None] | None,
         run: str,
+        takes_files: bool,
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
@@ -35,6 +42,7 @@ class Upstream:
             strict=strict,
             recording=self._recording,
             run=run,
+            takes_files=takes_files,
             clock=clock,
             wall_clock=wall_clock,
             sleep=sleep,
@@ -54,6 +62,11 @@ class Upstream:
     def turns(self) -> list[Turn]:
         """The turns over either transport, oldest first."""
         return self._recording.turns
+
+    @property
+    def file_requests(self) -> list[FileRequest]:
+        """The requests for files and uploads, oldest first."""
+        return self._recording.file_requests
 
     @property
     def overlaps(self) -> int:

@@ -374,3 +374,68 @@ def test_a_stream_that_is_left_frees_its_session(start: Start) -> None:
     answer = responses.create(model="m", input="b", extra_headers=session)
     assert answer.output_text == "You said: b"
     assert setup.turns == [("work", "client left"), ("work", DONE)]
+
+
+def _naming(*files: Any) -> list[Any]:
+    parts = [{"type": "input_file", "file_id": file.id} for file in files]
+    return [{"role": "user", "content": [*parts, {"type": "input_text", "text": "read"}]}]
+
+
+def test_files_live_and_die_through_the_sdk(start: Start) -> None:
+    files = start().client(max_retries=0).files
+    content = bytes(range(256)) * 400
+    made = files.create(file=("a b.bin", content), purpose="user_data")
+    assert (made.object, made.bytes, made.filename) == ("file", len(content), "a b.bin")
+    assert files.retrieve(made.id) == made
+    assert files.content(made.id).read() == content
+    assert files.delete(made.id).deleted
+    with pytest.raises(openai.NotFoundError):
+        files.retrieve(made.id)
+
+
+def test_an_upload_in_parts_through_the_sdk(start: Start) -> None:
+    client = start().client(max_retries=0)
+    content = bytes(range(256)) * 100
+    done = client.uploads.upload_file_chunked(
+        file=content,
+        filename="a.bin",
+        bytes=len(content),
+        mime_type="application/octet-stream",
+        purpose="user_data",
+        part_size=10_000,
+    )
+    assert (done.status, done.file.bytes) == ("completed", len(content))
+    assert client.files.content(done.file.id).read() == content
+
+
+def test_turns_go_to_their_files_across_a_restart(tmp_path: Path) -> None:
+    with running_mock(accounts=KEYS, strict=True) as mock:
+        with serving(tmp_path, mock.base_url) as gateway:
+            client = openai.OpenAI(base_url=gateway.base_url, api_key=CLIENT_KEY)
+            in_work = client.files.create(file=b"one", purpose="user_data")
+            client.responses.create(model="mock", input="the next account's turn")
+            in_home = client.files.create(file=b"two", purpose="user_data")
+        with serving(tmp_path, mock.base_url) as gateway:
+            client = openai.OpenAI(base_url=gateway.base_url, api_key=CLIENT_KEY, max_retries=0)
+            for file in (in_home, in_work, in_home):
+                client.responses.create(model="mock", input=_naming(file))
+            with pytest.raises(openai.BadRequestError) as conflict:
+                client.responses.create(model="mock", input=_naming(in_work, in_home))
+            assert conflict.value.code == "continuity_owner_conflict"
+            assert [file.id for file in client.files.list(limit=1)] == [in_work.id, in_home.id]
+        accounts = [account for account, _ in turns(mock.upstream)]
+        assert accounts == ["work", "home", "work", "home"]
+        assert all(CLIENT_KEY not in repr(r.headers) for r in mock.upstream.file_requests)
+
+
+def test_files_of_the_asynchronous_client(start: Start) -> None:
+    setup = start()
+
+    async def main() -> bytes:
+        base_url = setup.gateway.base_url
+        async with openai.AsyncOpenAI(base_url=base_url, api_key=CLIENT_KEY) as client:
+            made = await client.files.create(file=("a.txt", b"hello"), purpose="user_data")
+            async with client.files.with_streaming_response.content(made.id) as answer:
+                return b"".join([piece async for piece in answer.iter_bytes()])
+
+    assert asyncio.run(main()) == b"hello"

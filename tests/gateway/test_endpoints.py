@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import httpx2
 import pytest
 
+from codexlb_cli.gateway.app import build_rest
 from codexlb_cli.mock_upstream.rules import HandshakeRule
 from tests.support.client import request
 from tests.support.gateway import RESPONSES, Stage, closed_port, run
@@ -171,3 +174,23 @@ def test_an_account_without_its_key_is_not_used(tmp_path: Path) -> None:
         assert (await stage.turn()).header("x-codexlb-account") == "work"
 
     run(test, tmp_path)
+
+
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/models", "/readyz"])
+def test_a_bug_is_answered_with_the_envelope(tmp_path: Path, path: str) -> None:
+    async def test(stage: Stage) -> None:
+        services = stage.gateway.services
+        bug = replace(services, accounts=_Broken())  # type: ignore[arg-type]
+        transport = httpx2.ASGITransport(build_rest(bug), raise_app_exceptions=False)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            answer = await client.get(path)
+        assert answer.status_code == 500
+        assert answer.json()["error"]["code"] == "internal_error"
+        assert "LEAK" not in answer.text
+
+    run(test, tmp_path)
+
+
+class _Broken:
+    def refresh(self) -> bool:
+        raise RuntimeError("sk-LEAK")
