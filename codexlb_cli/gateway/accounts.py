@@ -29,7 +29,7 @@ from codexlb_cli.gateway.keys import Recent
 from codexlb_cli.store.cooldowns import read_resets, write_state
 from codexlb_cli.store.credentials import CredentialSource
 from codexlb_cli.store.database import change_marker
-from codexlb_cli.store.running import Store
+from codexlb_cli.store.running import PATIENCE_SECONDS, Store
 
 MODEL_MISSING_SECONDS = 3600.0
 """How long an account is not asked again for a model that it does not have."""
@@ -71,7 +71,7 @@ class Accounts:
         self._config_stamp = self._stamp(self.settings.config_file)
         self._marker = change_marker(state_folder) if state_folder else None
         self._marker_stamp = self._stamp(self._marker)
-        self._resets = read_resets(state_folder) if state_folder else {}
+        self._resets = (read_resets(state_folder) or {}) if state_folder else {}
         self._states = dict(states)
         self._waiting: dict[str, list[asyncio.Future[str]]] = {}
         self._in_flight: dict[str, int] = {}
@@ -92,7 +92,7 @@ class Accounts:
             self._config_stamp = stamp
             self._reload()
         stamp = self._stamp(self._marker)
-        if stamp != self._marker_stamp:
+        if stamp is not None and stamp != self._marker_stamp:  # a folder that is gone says nothing
             self._marker_stamp = stamp
             self._take_resets()
             return True
@@ -253,7 +253,9 @@ class Accounts:
     def _take_resets(self) -> None:
         if self._state_folder is None:
             return
-        resets = read_resets(self._state_folder)
+        resets = read_resets(self._state_folder, PATIENCE_SECONDS)
+        if resets is None:
+            return
         for name, at in resets.items():
             if at != self._resets.get(name):
                 self._set(name, FRESH)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from codexlb_cli.core.affinity import Evidence, Key, turn_state_key
@@ -24,7 +23,7 @@ from codexlb_cli.store.owners import (
     write_owner,
     write_reasoning,
 )
-from codexlb_cli.store.running import Store
+from codexlb_cli.store.running import Store, Written
 
 MOST_REMEMBERED = 20_000
 TOUCH_SECONDS = 24 * 3600.0
@@ -71,6 +70,27 @@ class Recent(Generic[K, V]):
         return len(self._items)
 
 
+@dataclass(slots=True)
+class _Row:
+    """The owner row of a key as it was last read or written.
+
+    Attributes:
+        account: the owner.
+        at: when, seconds since the epoch.
+        epoch: that of the store.
+        stored: whether it stands there; None while it is written, False if it was lost.
+    """
+
+    account: str
+    at: float
+    epoch: int
+    stored: bool | None = None
+
+    def settled(self, written: Written) -> None:
+        """Note what became of the write; called by the thread that writes."""
+        self.stored = written.result()
+
+
 class Keys:
     """The keys that the gateway knows.
 
@@ -85,7 +105,7 @@ class Keys:
         self._records: Recent[Key, KeyRecord] = Recent(MOST_REMEMBERED)
         self._reasoning: Recent[str, str] = Recent(MOST_REMEMBERED)
         self._turns: dict[Key, int] = {}
-        self._on_disk: Recent[Key, tuple[str, float, int]] = Recent(MOST_REMEMBERED)
+        self._on_disk: Recent[Key, _Row] = Recent(MOST_REMEMBERED)
         store.submit(forget_old(now()))
 
     async def recall(self, keys: Iterable[Key], digests: Iterable[str] = ()) -> None:
@@ -102,7 +122,7 @@ class Keys:
             for key, (account, updated) in found.items():
                 if key not in self._records:  # another turn may have claimed it meanwhile
                     self._records.put(key, KeyRecord.stored(account))
-                    self._on_disk.put(key, (account, updated, self._store.epoch))
+                    self._on_disk.put(key, _Row(account, updated, self._store.epoch, stored=True))
         foreign = [digest for digest in digests if digest not in self._reasoning]
         if foreign:
             unmade: dict[str, str] = {}
@@ -148,7 +168,7 @@ class Keys:
             if key.source in _BOUND_WHEN_SENT and new:
                 self._records.put(key, replace(record, owner=account, bound=True))
 
-    def responded(self, keys: Sequence[Key], account: str) -> Future[None] | None:
+    def responded(self, keys: Sequence[Key], account: str) -> Written | None:
         """Note that `account` works on a turn; returns the write of new owner rows, if any."""
         told = []
         for key in keys:
@@ -174,7 +194,7 @@ class Keys:
             if key.source != "none":
                 self._records.put(key, self.record(key).failed(self._now()))
 
-    def pin(self, key: Key, account: str) -> Future[None] | None:
+    def pin(self, key: Key, account: str) -> Written | None:
         """Note that something lies in an account: a file, a response, a conversation."""
         return self.responded([key], account)
 
@@ -185,10 +205,17 @@ class Keys:
         self._store.submit(remove_owner(key))
 
     def forget(self) -> None:
-        """Look at the store again: rows were removed there. Claims of running turns stay."""
-        for key in [k for k in self._records if k not in self._turns]:
-            self._records.drop(key)
-        self._on_disk = Recent(MOST_REMEMBERED)
+        """Look at the store again: rows were removed there.
+
+        Claims of running turns stay, and so does what could not be stored: it lies nowhere else.
+        """
+        rows, self._on_disk = self._on_disk, Recent(MOST_REMEMBERED)
+        for key in list(self._records):
+            row = rows.get(key)
+            if row is not None and not (row.stored and row.epoch == self._store.epoch):
+                self._on_disk.put(key, row)
+            elif key not in self._turns:
+                self._records.drop(key)
 
     def turn_state_given(self, value: str, account: str) -> None:
         """Note which account gave a turn state."""
@@ -207,14 +234,17 @@ class Keys:
         """Return the account that made an item of encrypted reasoning; None if it is unknown."""
         return self._reasoning.get(digest)
 
-    def _write(self, keys: Iterable[Key], account: str) -> Future[None] | None:
+    def _write(self, keys: Iterable[Key], account: str) -> Written | None:
         """Write owner rows, unless they stand there and are young enough."""
         written = None
         for key in keys:
-            stored, written_at, epoch = self._on_disk.get(key) or (None, 0.0, -1)
-            young = self._now() - written_at < TOUCH_SECONDS
-            if stored == account and young and epoch == self._store.epoch:
+            row = self._on_disk.get(key)
+            young = row is not None and self._now() - row.at < TOUCH_SECONDS
+            stands = row is not None and row.stored is not False and row.epoch == self._store.epoch
+            if row is not None and stands and young and row.account == account:
                 continue
-            self._on_disk.put(key, (account, self._now(), self._store.epoch))
+            row = _Row(account, self._now(), self._store.epoch)
+            self._on_disk.put(key, row)
             written = self._store.submit(write_owner(key, account, self._now()))
+            written.add_done_callback(row.settled)
         return written

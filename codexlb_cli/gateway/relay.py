@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from codexlb_cli.core import frames
@@ -17,6 +16,7 @@ from codexlb_cli.gateway.services import Services, TurnRequest
 from codexlb_cli.gateway.silence import Silence
 from codexlb_cli.gateway.sinks import Sink
 from codexlb_cli.gateway.sockets import Socket, SocketGone
+from codexlb_cli.store.running import Written
 
 
 class Received(NamedTuple):
@@ -59,7 +59,7 @@ class Relay:
         self._sink = sink
         self._head = head
         self._seat = seat
-        self._committed: Future[None] | None = None
+        self._committed: Written | None = None
         self._response_id: str | None = None
 
     async def run(self, first: Received, headers: list[Header]) -> str:

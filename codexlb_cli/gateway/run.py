@@ -45,6 +45,7 @@ class GatewayInputs:
         warn: takes a warning, without `warning:`.
         now: seconds since the epoch.
         draw: a random number from 0 to 1.
+        monotonic: seconds that never go back; by them the database is tried again.
         keepalive_seconds: after how much silence a stream gets a keep-alive; clients give up
             after 300 s of it.
     """
@@ -56,6 +57,7 @@ class GatewayInputs:
     warn: Callable[[str], None]
     now: Callable[[], float] = time.time
     draw: Callable[[], float] = random.random
+    monotonic: Callable[[], float] = time.monotonic
     keepalive_seconds: float = 15.0
 
 
@@ -85,7 +87,7 @@ class Gateway:
         self._socket = listener or listen(host, settings.gateway.port)
         self.port: int = self._socket.getsockname()[1]
         self._hurry = hurry or asyncio.Event()
-        self.store = Database(database_path(inputs.state_folder), inputs.warn)
+        self.store = Database(database_path(inputs.state_folder), inputs.warn, inputs.monotonic)
         accounts = Accounts(
             inputs.load,
             inputs.credentials,

@@ -18,7 +18,7 @@ import httpx2
 from codexlb_cli.config.load import Settings
 from codexlb_cli.core.client_errors import ClientError
 from codexlb_cli.core.headers import Header
-from codexlb_cli.gateway.bodies import STALL_SECONDS, BodyError, ClientGone, Receive, too_large
+from codexlb_cli.gateway.bodies import STALL_SECONDS, BodyError, ClientGone, Receive, body_too_large
 
 
 class TransferError(Exception):
@@ -58,7 +58,7 @@ class ClientBody:
             piece = await self._next()
             size += len(piece)
             if size > self._limit:
-                raise BodyError(too_large(self._limit))
+                raise BodyError(body_too_large(self._limit))
             if piece:
                 self.begun = True
                 yield piece

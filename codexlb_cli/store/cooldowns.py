@@ -11,6 +11,7 @@ from pathlib import Path
 
 from codexlb_cli.core.accounts import FRESH, AccountState
 from codexlb_cli.store.database import (
+    BUSY_SECONDS,
     Write,
     database_path,
     open_for_writing,
@@ -52,16 +53,21 @@ def states_in(connection: sqlite3.Connection) -> dict[str, AccountState]:
     return {name: _decode(text) for name, text in rows}
 
 
-def read_resets(state_folder: Path) -> dict[str, float]:
-    """Return when each account was last reset, seconds since the epoch."""
+def read_resets(state_folder: Path, busy_seconds: float = BUSY_SECONDS) -> dict[str, float] | None:
+    """Return when each account was last reset, seconds since the epoch; None if nobody can tell.
+
+    Args:
+        state_folder: where the database lies.
+        busy_seconds: how long to wait for a process that has the database to itself.
+    """
     try:
-        with reading(state_folder) as connection:
+        with reading(state_folder, busy_seconds) as connection:
             if connection is None:
                 return {}
             query = "SELECT name, reset_at FROM accounts WHERE reset_at IS NOT NULL"
             return dict(connection.execute(query).fetchall())
     except sqlite3.Error:
-        return {}
+        return None
 
 
 def reset_account(state_folder: Path, name: str, now: float) -> None:

@@ -42,8 +42,12 @@ def database_path(state_folder: Path) -> Path:
     return state_folder / "state.sqlite3"
 
 
-def open_for_writing(path: Path) -> sqlite3.Connection:
+def open_for_writing(path: Path, busy_seconds: float = BUSY_SECONDS) -> sqlite3.Connection:
     """Open the database, creating the folder (0700), the file (0600) and the schema.
+
+    Args:
+        path: of the database.
+        busy_seconds: how long each statement waits for another process that writes.
 
     Raises:
         sqlite3.Error: the file is no database, of a newer schema, or cannot be written.
@@ -51,7 +55,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.touch(mode=0o600, exist_ok=True)
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=busy_seconds, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -68,8 +72,14 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
 
 
 @contextmanager
-def reading(state_folder: Path) -> Iterator[sqlite3.Connection | None]:
+def reading(
+    state_folder: Path, busy_seconds: float = BUSY_SECONDS
+) -> Iterator[sqlite3.Connection | None]:
     """Open the database read-only; yields None if there is none yet.
+
+    Args:
+        state_folder: where it lies.
+        busy_seconds: how long each statement waits for another process that has it to itself.
 
     Raises:
         sqlite3.Error: the file is no database, or cannot be read.
@@ -82,7 +92,7 @@ def reading(state_folder: Path) -> Iterator[sqlite3.Connection | None]:
     # Without a log nobody has it open, so there is nothing more to see.
     at_rest = not path.with_name(f"{path.name}-wal").exists()
     uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if at_rest else ''}"
-    with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS)) as connection:
+    with closing(sqlite3.connect(uri, uri=True, timeout=busy_seconds)) as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         # Version 0: a gateway that starts just now has not made the tables yet.
         yield connection if version else None

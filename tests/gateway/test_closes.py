@@ -10,7 +10,6 @@ import pytest
 
 from codexlb_cli.mock_upstream.rules import TurnRule
 from tests.support.gateway import Stage, play, run, run_each, session
-from tests.support.virtual import run_virtually
 
 HOME_KEYS = ("s-work", "s-home", "s-spare")
 

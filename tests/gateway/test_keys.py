@@ -11,8 +11,9 @@ from codexlb_cli.core.affinity import Key, read_evidence
 from codexlb_cli.core.frames import parse_body
 from codexlb_cli.core.selection import Pool
 from codexlb_cli.gateway.keys import TOUCH_SECONDS, Keys, Recent
-from codexlb_cli.store.owners import find_owners
-from codexlb_cli.store.running import MemoryStore
+from codexlb_cli.store.database import Write
+from codexlb_cli.store.owners import find_owners, remove_owner
+from codexlb_cli.store.running import MemoryStore, Written
 
 NOW = 1_800_000_000.0
 ACCOUNTS = (Account("work"), Account("home"))
@@ -60,3 +61,56 @@ def test_what_was_used_least_recently_is_forgotten() -> None:
     recent.put("c", 3)
     assert [recent.get(name) for name in "abc"] == [1, None, 3]
     assert len(recent) == 2
+
+
+class LosingStore(MemoryStore):
+    """A store that loses what is written while `loses` is set."""
+
+    loses = False
+
+    def submit(self, write: Write) -> Written:
+        if not self.loses:
+            return super().submit(write)
+        lost = Written()
+        lost.set_result(False)
+        return lost
+
+
+def recalled(keys: Keys, key: Key) -> str | None:
+    asyncio.run(keys.recall([key]))
+    return keys.record(key).owner
+
+
+def test_what_could_not_be_stored_is_not_forgotten() -> None:
+    store = LosingStore()
+    keys = Keys(store, lambda: NOW)
+    stored, lost = Key("session", "stored"), Key("session", "lost")
+    keys.responded([stored], "work")
+    store.loses = True
+    keys.responded([lost], "home")
+    store.loses = False
+    store.submit(remove_owner(stored))
+    for _ in range(2):
+        keys.forget()
+        assert recalled(keys, stored) is None
+        assert recalled(keys, lost) == "home"
+    keys.responded([lost], "home")  # the next turn writes it
+    nobody: dict[Key, tuple[str, float]] = {}
+    found = asyncio.run(store.read(find_owners([lost], NOW), nobody))
+    assert found == {lost: ("home", NOW)}
+    store.submit(remove_owner(lost))
+    keys.forget()
+    assert recalled(keys, lost) is None
+
+
+def test_everything_is_written_again_where_the_file_is_another_one() -> None:
+    store = MemoryStore()
+    keys, key = Keys(store, lambda: NOW), Key("session", "s")
+    keys.responded([key], "work")
+    store.submit(remove_owner(key))
+    store.epoch += 1
+    keys.forget()
+    assert recalled(keys, key) == "work"
+    keys.responded([key], "work")
+    nobody: dict[Key, tuple[str, float]] = {}
+    assert asyncio.run(store.read(find_owners([key], NOW), nobody)) == {key: ("work", NOW)}

@@ -186,7 +186,6 @@ def test_reading_leaves_no_trace(folder: Path, warnings: list[str]) -> None:
 
 def test_text_that_is_no_unicode_ends_no_writer(folder: Path, warnings: list[str]) -> None:
     writer = _writer(folder, warnings)
-    writer.submit(write_owner(Key("session", "\ud800"), "work", NOW)).result(10)
-    assert writer.epoch == 1
+    assert writer.submit(write_owner(Key("session", "\ud800"), "work", NOW)).result(10) is False
     writer.close()
     assert len(warnings) == 1

@@ -148,6 +148,7 @@ class Stage:
             warn=self.warnings.append,
             now=self.clock,
             draw=lambda: self.draws,
+            monotonic=self.clock,
             keepalive_seconds=self.keepalive_seconds,
         )
         async with Gateway(inputs, listener=listen("127.0.0.1", 0)) as gateway:

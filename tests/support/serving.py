@@ -57,6 +57,9 @@ class Program:
     def interrupt(self) -> None:
         self.process.send_signal(signal.SIGINT)
 
+    def kill(self) -> None:
+        self.process.kill()
+
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
@@ -68,11 +71,20 @@ class Program:
 
 
 @asynccontextmanager
-async def serving(cli: Cli, *options: str, **environ: str) -> AsyncIterator[Program]:
-    """Run `codexlb OPTIONS serve` on a free port until the context ends."""
+async def serving(
+    cli: Cli, *options: str, wrapper: Sequence[str] = (), **environ: str
+) -> AsyncIterator[Program]:
+    """Run `codexlb OPTIONS serve` on a free port until the context ends.
+
+    Args:
+        cli: where its folders lie.
+        options: global options.
+        wrapper: a command that runs it, such as one that takes a right from it.
+        environ: further variables of its environment.
+    """
     port = free_port()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "codexlb_cli", *options, "serve", "--port", str(port),
+        *wrapper, sys.executable, "-m", "codexlb_cli", *options, "serve", "--port", str(port),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
