@@ -18,7 +18,8 @@ import httpx2
 from codexlb_cli.config.load import Settings
 from codexlb_cli.core.client_errors import ClientError
 from codexlb_cli.core.headers import Header
-from codexlb_cli.gateway.bodies import STALL_SECONDS, BodyError, ClientGone, Receive, body_too_large
+from codexlb_cli.core.requests import body_too_large
+from codexlb_cli.gateway.bodies import STALL_SECONDS, BodyError, ClientGone, Receive
 
 
 class TransferError(Exception):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from codexlb_cli.config.schema import ACCOUNT_NAME
 from codexlb_cli.mock_upstream.file_requests import FileRequests
-from codexlb_cli.mock_upstream.files import FileStore
+from codexlb_cli.mock_upstream.files import FileStore, StoredFile
 from codexlb_cli.mock_upstream.memory import StoredResponses
 from codexlb_cli.mock_upstream.requests import RefusedError, invalid_request
 from codexlb_cli.mock_upstream.rules import (
@@ -93,6 +93,11 @@ class UpstreamState:
         response_id = f"resp_{self._run}{next(self._responses):012x}"
         now = int(self._wall_clock())
         return ResponseStream(response_id, account, request, answer, created_at=now)
+
+    def keep_file(self, account: str, name: str) -> None:
+        """Keep an empty file under this id."""
+        now = int(self._wall_clock())
+        self._files.add(StoredFile(name, account, "file", "user_data", b"", "text/plain", now))
 
     def file_requests(self, account: str) -> FileRequests:
         """Return what answers an account's requests for files."""

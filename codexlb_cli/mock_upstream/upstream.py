@@ -68,6 +68,10 @@ class Upstream:
         """The requests for files and uploads, oldest first."""
         return self._recording.file_requests
 
+    def keep_file(self, account: str, name: str) -> None:
+        """Give an account a file of this id, as if it had been uploaded by another way."""
+        self._state.keep_file(account, name)
+
     @property
     def overlaps(self) -> int:
         """How often a turn was sent on a socket whose turn was still running."""

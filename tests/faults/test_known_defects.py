@@ -191,17 +191,16 @@ def test_what_a_client_says_of_itself_and_its_network_stays_here(tmp_path: Path)
 FILE = [{"role": "user", "content": [{"type": "input_file", "file_id": "file_1"}]}]
 
 
-@pytest.mark.xfail(strict=True, reason="neither is an affinity key, so their turns wander")
 @pytest.mark.parametrize("members", [{"conversation": "conv_1"}, {"input": FILE}])
 def test_what_lies_upstream_stays_on_its_account(tmp_path: Path, members: Any) -> None:
     async def test(stage: Stage) -> None:
+        stage.mock.keep_file("work", "file_1")
         for _ in range(3):
             assert_served(await stage.turn(**members), "work", 1)
 
     run_virtually(test, tmp_path)
 
 
-@pytest.mark.xfail(strict=True, reason="only one account is asked for an unknown response")
 def test_a_stored_response_is_found_after_a_restart(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
         async with stage.serving():

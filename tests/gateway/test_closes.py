@@ -10,6 +10,7 @@ import pytest
 
 from codexlb_cli.mock_upstream.rules import TurnRule
 from tests.support.gateway import Stage, play, run, run_each, session
+from tests.support.virtual import run_virtually
 
 HOME_KEYS = ("s-work", "s-home", "s-spare")
 
@@ -302,7 +303,9 @@ def test_four_parallel_turns_whose_sockets_close(tmp_path: Path, key: str) -> No
         assert set(stage.sent) == ({"work"} if key == "session" else {"work", "home"})
         assert len(stage.sent) == 8
 
-    run(test, tmp_path, TurnRule(close=1011, times=4), TurnRule(delta_delay=0.001))
+    # No replay overtakes a first try: all four are sent before any socket closes.
+    closes = TurnRule(close=1011, times=4, fault_delay=1.0)
+    run_virtually(test, tmp_path, closes, TurnRule(delta_delay=0.001))
 
 
 def keyed(kind: str, value: str = "k") -> dict[str, Any]:

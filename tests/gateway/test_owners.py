@@ -33,6 +33,8 @@ def file_input(*names: str) -> list[dict[str, Any]]:
 async def pinned_to(stage: Stage, name: str, **members: Any) -> Answer:
     """Send a turn that the account called `name` serves, since no other is enabled."""
     others = {other: "enabled = false" for other in stage.urls if other != name}
+    for known in ("file_1", "f"):
+        stage.mock.keep_file(name, known)
     stage.configure(accounts=others)
     answer = await stage.turn(**members)
     stage.configure()

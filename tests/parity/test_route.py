@@ -229,6 +229,8 @@ def test_requests_and_pools(tmp_path: Path) -> None:
         async def test(stage: Stage) -> None:
             seed(stage, case)
             code, said = inspected(stage, case.headers, case.content)
+            if said["plan"]["account"] is not None:
+                stage.mock.keep_file(said["plan"]["account"], "file-1")
             async with stage.serving():
                 answer = await sent(stage, case.headers, case.content)
             plan, error = said["plan"], said["plan"]["error"]
