@@ -18,12 +18,7 @@ from codexlb_cli.core.accounts import Effect
 from codexlb_cli.core.client_errors import (
     UPSTREAM_FAILURES,
     ClientError,
-    Shortage,
-    nobody_can_serve,
-    owner_unavailable,
     previous_response_not_found,
-    queue_full,
-    upstream_unavailable,
 )
 from codexlb_cli.core.closes import (
     LIVENESS_TIMEOUT,
@@ -33,6 +28,7 @@ from codexlb_cli.core.closes import (
     SoftMove,
 )
 from codexlb_cli.core.failures import Failure, Fault
+from codexlb_cli.core.giving_up import Refusals, anchor_silent, no_room
 from codexlb_cli.core.plan import Start, new_homes, opening, wait_for_failed, with_models
 from codexlb_cli.core.reconnect import (
     Move,
@@ -130,11 +126,7 @@ class Turn:
     _bound: bool = False
     _queue: list[str] = field(default_factory=list)
     _dial_failed: dict[str, int] = field(default_factory=dict)
-    _refused_until: dict[str, float] = field(default_factory=dict)
-    _named: dict[str, float] = field(default_factory=dict)
-    _not_here: Failure | None = None
-    _refused: set[str] = field(default_factory=set)
-    _transport_failed: bool = False
+    _refusals: Refusals = field(default_factory=Refusals)
     _waited: bool = False
     _fell_back: set[str] = field(default_factory=set)
 
@@ -142,6 +134,7 @@ class Turn:
         """Take over the owner that was known before the turn."""
         self._owner = self.facts.owner
         self._bound = self.facts.bound
+        self._refusals.failures = self.facts.failures
 
     def receive(self, event: Event, pool: Pool, *, draw: float = 1.0) -> list[Action]:
         """Take one event and return what to do, in order.
@@ -159,7 +152,7 @@ class Turn:
             case (State.NEW, Begin()) | (State.QUEUED, RoomFree()):
                 return self._begin(pool)
             case State.QUEUED, QueueFull() | OutOfTime():
-                return self._end(_no_room(event))
+                return self._end(no_room(event))
             case State.DIALLING, Opened():
                 return self._opened()
             case State.DIALLING, DialFailed(failure):
@@ -242,7 +235,7 @@ class Turn:
         self._dial_failed[account] = self._dial_failed.get(account, 0) + 1
         if failure.row.fault is Fault.REQUEST:
             return [*blame, *self._end(failure)]
-        self._note_refusal(failure, pool)
+        self._refusals.note(self._current, failure, pool.now)
         if self._is_hard and account == self._owner:
             return [*blame, *self._owner_dial_failed(failure, pool, draw)]
         wait = self._short_wait(failure, pool)
@@ -263,7 +256,7 @@ class Turn:
         if rest:
             self._tries -= 1
             return self._try(rest, pool)
-        unasked = bool(self._refused)
+        unasked = bool(self._refusals.accounts)
         return self._exhausted(pool) if unasked else self._end(failure)
 
     def _falls_back(self, failure: Failure, pool: Pool) -> bool:
@@ -300,14 +293,14 @@ class Turn:
             others = self._new_homes(owner, candidates)
             return self._move(owner, others, pool) if others else self._exhausted(pool)
         known = pool.standing_of(owner)
-        until = self._named.get(owner) or (known.until if known else None)
+        until = self._refusals.named.get(owner) or (known.until if known else None)
         wait = wait_for_failed(until, self.facts, pool, self.policy)
         if wait is not None and not self._waited:
             self._waited = True
             return self._try([owner], pool, wait)
-        if self._transport_failed:
+        if self._refusals.transport_failed:
             return self._end(self._unavailable())
-        return self._end(self._shortage([owner], owner, pool))
+        return self._end(self._refusals.shortage([owner], owner, pool))
 
     def _new_homes(self, owner: str, candidates: list[str]) -> list[str]:
         homes = new_homes(owner, candidates, self.facts, self.policy)
@@ -326,14 +319,16 @@ class Turn:
         self.steps.append(label)
         if self.facts.anchored and self.state is State.SENT and row.hard is not HardMove.GIVE_UP:
             silent = row is LIVENESS_TIMEOUT
-            error = _anchor_silent() if silent else previous_response_not_found()
+            error = anchor_silent() if silent else previous_response_not_found()
             return [*blame, *self._end(error)]
         return [*blame, *self._follow(row, pool, draw)]
 
     def _follow(self, row: CloseRow, pool: Pool, draw: float) -> list[Action]:
         outcome = after_close(row, self._situation(), pool, self.policy)
         if outcome.move is Move.GIVE_UP:
-            return self._end(self._close_error(outcome, row, pool))
+            return self._end(
+                self._refusals.after_close(outcome, row, self._current, pool, self.steps)
+            )
         return self._perform(outcome, pool, draw)
 
     def _situation(self) -> Situation:
@@ -349,7 +344,7 @@ class Turn:
             owner=owner,
             replays=self._tries - 1,
             replayable=self.facts.repeatable,
-            dial_failed=frozenset(self._dial_failed) | self._refused,
+            dial_failed=frozenset(self._dial_failed) | self._refusals.accounts,
         )
 
     def _perform(self, outcome: Outcome, pool: Pool, draw: float) -> list[Action]:
@@ -365,13 +360,13 @@ class Turn:
     def _silent(self, row: CloseRow, pool: Pool, draw: float) -> list[Action]:
         if self.facts.anchored:
             self.steps.append("silent")
-            return self._end(_anchor_silent())
+            return self._end(anchor_silent())
         return self._closed(row, "silent", pool, draw)
 
     def _out_of_time(self) -> list[Action]:
         self.steps.append("out of time")
         if self.facts.anchored:
-            return self._end(_anchor_silent())
+            return self._end(anchor_silent())
         return self._end(self._unavailable())
 
     def _refused_frame(self, failure: Failure, pool: Pool, draw: float) -> list[Action]:
@@ -382,7 +377,7 @@ class Turn:
                 return self._ask_next(failure, pool)
             case Fault.LIMIT | Fault.CREDENTIAL | Fault.TURN if self.facts.asks:
                 self.steps.append(failure.code or str(failure.status))
-                self._note_refusal(failure, pool)
+                self._refusals.note(self._current, failure, pool.now)
                 return [*blame, *self._ask_next(failure, pool)]
             case Fault.SOCKET | Fault.UPSTREAM:
                 self.steps.append(failure.code or str(failure.status))
@@ -398,11 +393,11 @@ class Turn:
                 return [*blame, *self._replay([self._current], "owner", pool, wait)]
             case Fault.LIMIT | Fault.CREDENTIAL | Fault.FORBIDDEN:
                 self.steps.append(failure.code or str(failure.status))
-                self._note_refusal(failure, pool)
+                self._refusals.note(self._current, failure, pool.now)
                 return [*blame, *self._account_refused(failure, pool)]
             case Fault.TURN if not self._is_hard and self._may_replay:
                 self.steps.append(failure.row.reason)
-                self._refused.add(self._current)
+                self._refusals.accounts.add(self._current)
                 return self._elsewhere(pool) or self._end(failure)
             case _:
                 return self._end(failure)
@@ -425,14 +420,16 @@ class Turn:
         account = self._current
         back_soon = (failure.retry_at or float("inf")) - pool.now <= self.policy.wait_up_to
         homes = self._new_homes(account, in_order_after(pool, account))
-        elsewhere = self._transport_failed or any(name not in self._refused for name in homes)
+        elsewhere = self._refusals.transport_failed or any(
+            name not in self._refusals.accounts for name in homes
+        )
         if not back_soon and elsewhere:
             return self._unavailable()
-        return self._shortage([account], account, pool)
+        return self._refusals.shortage([account], account, pool)
 
     def _elsewhere(self, pool: Pool) -> list[Action]:
         """Replay on another account; empty if there is none."""
-        tried = {*self._dial_failed, *self._refused, self._current}
+        tried = {*self._dial_failed, *self._refusals.accounts, self._current}
         others = [n for n in in_order_after(pool, self._current) if n not in tried]
         if not others:
             return []
@@ -464,54 +461,12 @@ class Turn:
         self._waited = True
         return wait
 
-    def _note_refusal(self, failure: Failure, pool: Pool) -> None:
-        account, row = self._current, failure.row
-        if row.fault is Fault.LIMIT:
-            if failure.retry_at is not None:
-                self._named[account] = failure.retry_at
-            self._refused_until[account] = failure.retry_at or pool.now + row.unnamed_seconds
-        elif row.fault is Fault.TURN:
-            self._not_here = failure
-        elif row.fault is not Fault.CREDENTIAL:
-            self._transport_failed = True
-        self._refused.add(account)
-
     def _exhausted(self, pool: Pool) -> list[Action]:
-        if self._transport_failed:
-            return self._end(self._unavailable())
-        if self._not_here is not None:
-            return self._end(self._not_here)
-        names = [account.name for account in pool.accounts]
         owner = self.moved_from or (self._owner if self._is_hard else None)
-        return self._end(self._shortage(names, owner, pool))
-
-    def _shortage(self, names: list[str], owner: str | None, pool: Pool) -> ClientError:
-        return nobody_can_serve(Shortage(names, owner, self._refused_until), pool)
+        return self._end(self._refusals.last_word(owner, pool, self.steps))
 
     def _unavailable(self) -> ClientError:
-        return upstream_unavailable(self._told("no upstream could serve this"), self.facts.failures)
-
-    def _told(self, message: str) -> str:
-        return f"{message}: {', '.join(self.steps)}" if self.steps else message
-
-    def _close_error(self, outcome: Outcome, row: CloseRow, pool: Pool) -> ClientError:
-        match outcome.client_sees:
-            case "upstream_closed":
-                message = self._told(f"account `{self._current}` ended the response early")
-                return ClientError("upstream_closed", message)
-            case "upstream_protocol_error":
-                message = self._told(f"account `{self._current}` broke the protocol")
-                return ClientError("upstream_protocol_error", message, retry_after=1)
-            case "request_too_large":
-                return ClientError("request_too_large", f"the upstream says: {row.meaning}")
-            case "upstream_unavailable":
-                return self._unavailable()
-            case "owner_unavailable":
-                return owner_unavailable(outcome.owner or self._current, pool)
-            case _:
-                hard = outcome.affinity is Strength.HARD
-                names = [self._current] if hard else [a.name for a in pool.accounts]
-                return self._shortage(names, self._current if hard else None, pool)
+        return self._refusals.unavailable(self.steps)
 
     def _blame(self, failure: Failure) -> list[Action]:
         if failure.evidence.effect is Effect.NEUTRAL:
@@ -527,22 +482,3 @@ class Turn:
     def _current(self) -> str:
         assert self.account is not None, "no account was dialled yet"
         return self.account
-
-
-def stopped(turn: Turn | None) -> ClientError:
-    """Return what the client of a turn is told when the gateway stops; None: it had not begun."""
-    message = "the gateway is stopping"
-    if turn is not None and turn.state is State.RESPONDING:
-        return ClientError("upstream_closed", message)
-    return ClientError("upstream_unavailable", message, retry_after=1)
-
-
-def _no_room(event: QueueFull | OutOfTime) -> ClientError:
-    if isinstance(event, QueueFull):
-        return queue_full(event.waiting, "an account that takes no more of them")
-    return ClientError("queue_full", "no account took another turn in time", retry_after=1)
-
-
-def _anchor_silent() -> ClientError:
-    message = "the upstream sent no event in time on the socket that holds this response"
-    return ClientError("upstream_silent", message)

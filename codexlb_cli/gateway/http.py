@@ -10,9 +10,9 @@ from typing import Any
 from codexlb_cli.core.client_errors import ClientError
 from codexlb_cli.core.events import is_codex
 from codexlb_cli.core.frames import InvalidBodyError
+from codexlb_cli.core.giving_up import stopped
 from codexlb_cli.core.headers import Header, check_header
 from codexlb_cli.core.requests import body_too_large, invalid_body, read_request, size_error
-from codexlb_cli.core.turn import stopped
 from codexlb_cli.errors import InvalidHeader
 from codexlb_cli.gateway.bodies import BodyError, ClientGone, decode_body, read_body
 from codexlb_cli.gateway.request_log import RequestLine, RequestLog
@@ -110,7 +110,7 @@ class Responses:
             return await self._read(scope, receive, request_id)
         except asyncio.CancelledError:
             task.uncancel()
-            raise RefusedRequest(stopped(None)) from None
+            raise RefusedRequest(stopped(responding=False)) from None
         finally:
             self._reading.discard(task)
 

@@ -18,6 +18,7 @@ from codexlb_cli.core.affinity import turn_state_key
 from codexlb_cli.core.client_errors import ClientError
 from codexlb_cli.core.closes import TRANSPORT_LOST
 from codexlb_cli.core.failures import DIAL_FAILURE, MODEL_UNAVAILABLE, Failure, refusal
+from codexlb_cli.core.giving_up import stopped
 from codexlb_cli.core.handshake import client_headers
 from codexlb_cli.core.headers import Header
 from codexlb_cli.core.limits import limits_among
@@ -25,7 +26,7 @@ from codexlb_cli.core.ownership import UNOWNED, Ownership, Seated, facts_of, pla
 from codexlb_cli.core.reconnect import Strength
 from codexlb_cli.core.requests import acts_twice, frame_error
 from codexlb_cli.core.selection import Pool
-from codexlb_cli.core.turn import Turn, stopped
+from codexlb_cli.core.turn import State, Turn
 from codexlb_cli.core.turn_events import (
     Action,
     Answer,
@@ -136,7 +137,8 @@ class TurnRunner:
 
     async def abort(self) -> None:
         """End the stream with an error of ours, because the gateway stops."""
-        error = stopped(self.turn)
+        responding = self.turn is not None and self.turn.state is State.RESPONDING
+        error = stopped(responding=responding)
         self._refusal = f"{error.code}: {error.message}"
         await self._sink.fail(error, self._answer_headers())
 
