@@ -213,6 +213,7 @@ def test_the_readme_shows_what_its_commands_print(tmp_path: Path) -> None:
         if "<" in words:
             words, stdin = words[: words.index("<")], b"sk-test-0000"
         assert words.pop(0) == "codexlb"
+        words = [str(ROOT / word) if word.startswith("examples/") else word for word in words]
         ran = cli.spawn(*words, stdin=stdin, **environ)
         printed = (ran.stdout + ran.stderr).decode("ascii")
         printed = printed.replace(str(cli.config_file), SHOWN_CONFIG_FILE)
