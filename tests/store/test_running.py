@@ -192,6 +192,7 @@ def test_a_database_that_another_process_has_to_itself(tmp_path: Path) -> None:
         assert "locked" in stand.warnings[0]
     finally:
         held.close()
+        stand.reads_settled()
         stand.over()
         assert stand.write("s")
         asyncio.run(found_again(stand, "before", "home"))
