@@ -103,10 +103,10 @@ class RequestExpectation(_Table):
         status: the HTTP status.
         outcome: the type of the terminal event, the code of the error, or `client left`.
         account: the account that `x-codexlb-account` names.
-        attempts: how many `response.create` were sent.
+        attempts: how often it was sent upstream.
         affinity: the turn's affinity.
         dialled: the accounts of the upgrades, in order.
-        sent: the accounts that were sent the `response.create`, in order.
+        sent: the accounts that were sent the `response.create` or the POST, in order.
         retry_after: the header of that name, in seconds.
         at_least: the least time from its start to its end, in seconds.
         at_most: the longest time.
