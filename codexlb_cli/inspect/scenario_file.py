@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -28,7 +27,6 @@ from codexlb_cli.config.scenario_toml import (
     no_such_name,
     numbered,
     parse_toml,
-    read_scenario,
     unknown_key,
     validated,
 )
@@ -248,15 +246,6 @@ class Scenario:
                 for table in self.accounts
             ),
         )
-
-
-def load_scenario_file(file: Path) -> Scenario:
-    """Read a scenario file.
-
-    Raises:
-        ConfigError: it cannot be read, is no TOML, or says something that cannot be played.
-    """
-    return parse_scenario_file(read_scenario(file), file.name)
 
 
 def parse_scenario_file(text: str, name: str) -> Scenario:
