@@ -201,11 +201,11 @@ class Exchange:
 
 
 @asynccontextmanager
-async def connection(port: int) -> AsyncIterator[Exchange]:
-    """Open a connection, for one request."""
+async def connection(port: int, seconds: float = ANSWER_SECONDS) -> AsyncIterator[Exchange]:
+    """Open a connection, for one request that is over within so many seconds."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**26)
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
+        async with asyncio.timeout(seconds):
             yield Exchange(reader, writer)
     finally:
         writer.close()
@@ -214,12 +214,17 @@ async def connection(port: int) -> AsyncIterator[Exchange]:
 
 
 async def request(
-    port: int, method: str, target: str, headers: Sequence[Header] = (), body: bytes = b""
+    port: int,
+    method: str,
+    target: str,
+    headers: Sequence[Header] = (),
+    body: bytes = b"",
+    seconds: float = ANSWER_SECONDS,
 ) -> Answer:
     """Send a request with exactly these header lines after `Host`, and read the whole answer."""
     lines = list(headers)
     if "host" not in [name.lower() for name, _ in lines]:
         lines.insert(0, ("Host", f"127.0.0.1:{port}"))
-    async with connection(port) as exchange:
+    async with connection(port, seconds) as exchange:
         await exchange.send(request_head(method, target, lines) + body)
         return await exchange.answer()

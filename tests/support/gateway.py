@@ -29,7 +29,15 @@ from codexlb_cli.mock_upstream.script import Script
 from codexlb_cli.mock_upstream.server import MockUpstream
 from codexlb_cli.store.credentials import Credentials
 from tests.support.cli import Cli
-from tests.support.client import Answer, Exchange, Header, connection, request, request_head
+from tests.support.client import (
+    ANSWER_SECONDS,
+    Answer,
+    Exchange,
+    Header,
+    connection,
+    request,
+    request_head,
+)
 
 NAMES = ("work", "home", "spare")
 RESPONSES = "/v1/responses"
@@ -71,6 +79,7 @@ class Stage:
     environ: dict[str, str] = field(default_factory=dict)
     draws: float = 0.0
     keepalive_seconds: float = 15.0
+    answer_seconds: float = ANSWER_SECONDS
     lines: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     gateway: Gateway = field(init=False)
@@ -154,7 +163,8 @@ class Stage:
     async def post(
         self, body: bytes, *, headers: Sequence[Header] = (), path: str = RESPONSES
     ) -> Answer:
-        return await request(self.port, "POST", path, _framed(headers, body), body)
+        lines, within = _framed(headers, body), self.answer_seconds
+        return await request(self.port, "POST", path, lines, body, within)
 
     async def get(self, path: str, headers: Sequence[Header] = ()) -> Answer:
         return await request(self.port, "GET", path, [*headers, ("Connection", "close")])
@@ -165,7 +175,7 @@ class Stage:
     ) -> AsyncIterator[Exchange]:
         """Send a turn, and let the test read its answer."""
         body = turn_body(members)
-        async with connection(self.port) as exchange:
+        async with connection(self.port, self.answer_seconds) as exchange:
             lines = [("Host", f"127.0.0.1:{self.port}"), *_framed(headers, body)]
             await exchange.send(request_head("POST", path, lines) + body)
             yield exchange
@@ -200,6 +210,10 @@ async def play(
     draws: float = 0.0,
     keys: Mapping[str, str] | None = None,
     serve: bool = True,
+    script: Script | None = None,
+    clock: Clock | None = None,
+    seconds: float = TEST_SECONDS,
+    answer_seconds: float = ANSWER_SECONDS,
 ) -> None:
     """Play a test against a gateway with these accounts, at a mock upstream with these rules.
 
@@ -215,12 +229,23 @@ async def play(
         draws: the chance: 0 waits for no back-off, 1 for the whole.
         keys: keys of accounts that are not to be made up.
         serve: whether the gateway runs; else the test calls `serving` itself.
+        script: what the upstream does, instead of `rules`.
+        clock: the gateway's clock; None for one that stands still.
+        seconds: how long the test may take, by the loop's clock.
+        answer_seconds: how long an answer may take, by the loop's clock.
     """
     known = {name: (keys or {}).get(name, key_of(name)) for name in names}
-    mock = MockUpstream(script=Script(rules), accounts=known, strict=strict)
-    async with asyncio.timeout(TEST_SECONDS), mock:
+    mock = MockUpstream(
+        script=script or Script(rules),
+        accounts=known,
+        strict=strict,
+        clock=asyncio.get_running_loop().time,
+    )
+    async with asyncio.timeout(seconds), mock:
         where = {name: (urls or {}).get(name, mock.base_url) for name in names}
-        stage = Stage(mock, folder, where, draws=draws)
+        stage = Stage(
+            mock, folder, where, clock or Clock(), draws=draws, answer_seconds=answer_seconds
+        )
         stage.environ = {f"{name.upper()}_KEY": key for name, key in known.items()}
         stage.configure(more, accounts)
         if not serve:
@@ -271,7 +296,10 @@ Case = TypeVar("Case")
 
 
 def run_each(
-    cases: Mapping[str, Case], one: Callable[[Case, Path], Awaitable[None]], folder: Path
+    cases: Mapping[str, Case],
+    one: Callable[[Case, Path], Awaitable[None]],
+    folder: Path,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> None:
     """Run the cases at once, each in a folder of its own; failures name their case.
 
@@ -292,7 +320,8 @@ def run_each(
             for number, label in enumerate(cases):
                 group.create_task(labelled(label, number))
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(main())
 
 
 @contextmanager
