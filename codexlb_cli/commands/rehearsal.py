@@ -20,6 +20,8 @@ from codexlb_cli.core.http_request import HttpRequest
 from codexlb_cli.core.turn import Turn
 from codexlb_cli.core.turn_events import Action, Event
 from codexlb_cli.errors import ConfigError
+from codexlb_cli.gateway.http_connection import Connection
+from codexlb_cli.gateway.http_upstream import HttpUpstream
 from codexlb_cli.gateway.memory import Exchange, MemoryGateway
 from codexlb_cli.gateway.sockets import (
     PING_SECONDS,
@@ -29,9 +31,9 @@ from codexlb_cli.gateway.sockets import (
     SocketGone,
 )
 from codexlb_cli.gateway.virtual_time import Stalled, run_virtually
-from codexlb_cli.inspect.narration import answered, narrate
+from codexlb_cli.inspect.narration import Way, answered, narrate
 from codexlb_cli.inspect.scenario import CLIENT_LEFT, Happening, Report, Result, report
-from codexlb_cli.inspect.scenario_client import LOST, Heard, composed, hear
+from codexlb_cli.inspect.scenario_client import LOST, Heard, composed, hear, json_object
 from codexlb_cli.inspect.scenario_file import STARTS_AT, RequestTable, Scenario
 from codexlb_cli.mock_upstream.link import Link, LinkClosed, LinkRefused, MemoryUpstream
 from codexlb_cli.mock_upstream.script import Script
@@ -126,6 +128,32 @@ class LinkSocket:
                 return
 
 
+class PostSocket(HttpUpstream):
+    """A connection of the gateway that is a pipe to the mock upstream.
+
+    Args:
+        request: the head of the POST.
+        connection: the pipe.
+        largest: the size of the largest event, in bytes.
+        sending: is told the account when a POST is sent.
+    """
+
+    def __init__(
+        self,
+        request: HttpRequest,
+        connection: Connection,
+        largest: int,
+        sending: Callable[[str], None],
+    ) -> None:
+        super().__init__(request, connection, largest)
+        self._sending = sending
+
+    async def send(self, frame: str) -> None:
+        """Post what the frame asks for."""
+        await super().send(frame)
+        self._sending(self.account)
+
+
 class _Player:
     def __init__(self, scenario: Scenario, script: Script) -> None:
         self._scenario = scenario
@@ -137,7 +165,7 @@ class _Player:
         self._heard: dict[int, Heard] = {}
         self._dialled: dict[int, list[str]] = {}
         self._sent: dict[int, list[str]] = {}
-        self._dialling: set[int] = set()
+        self._ways: dict[int, Way] = {}
         self._at_account: dict[int, str | None] = {}
         self._ended = {number: asyncio.Event() for number in range(1, len(scenario.requests) + 1)}
 
@@ -261,21 +289,23 @@ class _Player:
     ) -> LinkSocket:
         number, name = _playing.get(), handshake.account
         self._dialled[number].append(name)
-        self._dialling.add(number)
+        self._ways[number] = "dialled"
         self._tell(number, name, "dial")
         lines = [(line.name, line.value) for line in handshake.additional]
         try:
             async with asyncio.timeout(options.timeout_seconds):
                 link = await self._upstream.connect(name, lines)
         except LinkRefused as exc:
-            body, headers = json.loads(exc.body or b"null"), dict(exc.headers)
+            body, headers = json_object(exc.body), dict(exc.headers)
             raise DialError(parse(exc.status, body, headers, now(), handshake=True)) from None
         except (LinkClosed, TimeoutError):
             raise DialError(DIAL_FAILURE) from None
         return LinkSocket(name, link, self._sending)
 
-    async def _connect(self, post: HttpRequest, options: DialOptions) -> LinkSocket:
-        raise DialError(DIAL_FAILURE)
+    async def _connect(self, post: HttpRequest, options: DialOptions) -> PostSocket:
+        self._ways[_playing.get()] = "http"
+        pipe = self._upstream.open_http(post.account)
+        return PostSocket(post, pipe, options.largest_event_bytes, self._sending)
 
     def _sending(self, account: str) -> None:
         # Asked anew for every frame: a socket serves one request after the other.
@@ -283,9 +313,8 @@ class _Player:
 
     def _observe(self, turn: Turn, event: Event, actions: Sequence[Action]) -> None:
         number, before = _playing.get(), self._at_account.get(_playing.get())
-        dialled = number in self._dialling
-        self._dialling.discard(number)
-        for account, what, why in narrate(before, event, actions, dialled=dialled):
+        way = self._ways.pop(number, "open socket")
+        for account, what, why in narrate(before, event, actions, way=way):
             self._tell(number, account, what, why)
         self._at_account[number] = turn.account
 

@@ -24,18 +24,22 @@ def simulate() -> None:
 @app.command()
 def scenario(
     ctx: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The scenario, a TOML file.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The scenario, a TOML file; - reads stdin.")
+    ],
     *,
     as_json: JsonFlag = False,
 ) -> None:
     """Play a scripted upstream on a virtual clock; exit 1 if an `expect` is not met."""
     from codexlb_cli.commands.rehearsal import rehearse
+    from codexlb_cli.config.scenario_toml import read_scenario
     from codexlb_cli.inspect import scenario as report
-    from codexlb_cli.inspect.scenario_file import load_scenario_file
-    from codexlb_cli.mock_upstream.scenario import load_scenario
+    from codexlb_cli.inspect.scenario_file import parse_scenario_file
+    from codexlb_cli.mock_upstream.scenario import parse_scenario
 
     context = CommandContext.of(ctx)
-    played = rehearse(load_scenario_file(file), load_scenario(file))
+    text, name = read_scenario(file)
+    played = rehearse(parse_scenario_file(text, name), parse_scenario(text, name))
     if as_json:
         context.console.json(report.document(played))
     else:

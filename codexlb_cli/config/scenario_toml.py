@@ -6,6 +6,7 @@ The mock upstream reads `[[upstream]]`, the player all else; what a key means is
 from __future__ import annotations
 
 import difflib
+import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,24 +38,24 @@ _MUST_BE = {
 M = TypeVar("M", bound=BaseModel)
 
 
-def read_scenario(file: Path) -> str:
-    """Return the text of a scenario file.
+def read_scenario(file: Path) -> tuple[str, str]:
+    """Return the text of a scenario file, and how errors call it; `-` is standard input.
 
     Raises:
         ConfigError: it cannot be read, is larger than 1 MiB, or is no UTF-8.
     """
     try:
-        with file.open("rb") as stream:
-            content = stream.read(_LARGEST_FILE_BYTES + 1)
+        content = _content(file)
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise ConfigError(f"cannot read the scenario `{file}`: {reason}") from None
     if len(content) > _LARGEST_FILE_BYTES:
         raise ConfigError(f"the scenario `{file}` is larger than 1 MiB")
+    name = "standard input" if str(file) == "-" else file.name
     try:
-        return content.decode()
+        return content.decode(), name
     except UnicodeDecodeError:
-        raise ConfigError(f"`{file.name}` is not UTF-8") from None
+        raise ConfigError(f"`{name}` is not UTF-8") from None
 
 
 def parse_toml(text: str, name: str) -> dict[str, Any]:
@@ -129,6 +130,15 @@ def but(value: object) -> str:
         return ""
     shown = str(value).lower() if isinstance(value, bool) else str(value)[:40]
     return f", not `{shown}`" if isinstance(value, bool | int | float | str) else ""
+
+
+def _content(file: Path) -> bytes:
+    if str(file) != "-":
+        with file.open("rb") as stream:
+            return stream.read(_LARGEST_FILE_BYTES + 1)
+    if sys.stdin is None:
+        raise ConfigError("cannot read the scenario `-`: standard input is closed")
+    return sys.stdin.buffer.read(_LARGEST_FILE_BYTES + 1)
 
 
 def _invalid(fault: Mapping[str, Any], model: type[BaseModel], where: str) -> ConfigError:

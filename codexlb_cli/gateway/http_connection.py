@@ -10,7 +10,7 @@ import asyncio
 import socket
 import ssl
 from functools import cache
-from typing import cast
+from typing import Protocol, cast
 from urllib.parse import urlsplit
 
 _UNREAD_BYTES = 256 * 1024
@@ -18,6 +18,26 @@ _UNREAD_BYTES = 256 * 1024
 _PROBE_SECONDS = 20
 _PROBES = 2
 """A connection whose other end is gone without a word is lost after a minute."""
+
+
+class Connection(Protocol):
+    """The bytes of one exchange, whatever carries them; `HttpConnection` says what each does."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more arrives; what has arrived may still be read."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes; nothing happens once the connection has ended."""
+
+    async def written(self) -> None:
+        """Return when the bytes are on their way, or something came back, or all is over."""
+
+    async def read(self) -> bytes:
+        """Return what has arrived, at least one byte; empty at the end."""
+
+    def abort(self) -> None:
+        """End the connection without waiting for anything; a reader is woken."""
 
 
 class HttpConnection(asyncio.Protocol):

@@ -24,7 +24,7 @@ from codexlb_cli.core.http_request import (
     metadata_event,
     refusal_frame,
 )
-from codexlb_cli.gateway.http_connection import HttpConnection, connect
+from codexlb_cli.gateway.http_connection import Connection, connect
 from codexlb_cli.gateway.sockets import DialError, DialOptions, SocketGone
 from codexlb_cli.gateway.sse import SseDecoder
 
@@ -46,7 +46,7 @@ class HttpUpstream:
 
     serves_one_turn = True
 
-    def __init__(self, request: HttpRequest, connection: HttpConnection, largest: int) -> None:
+    def __init__(self, request: HttpRequest, connection: Connection, largest: int) -> None:
         self.account = request.account
         self.opened_at = asyncio.get_running_loop().time()
         self.response_headers: list[Header] = []

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from codexlb_cli.console import duration
-from codexlb_cli.core.accounts import Effect, Evidence
+from codexlb_cli.core.accounts import NO_WEBSOCKET_SECONDS, Effect, Evidence
 from codexlb_cli.core.failures import Failure
 from codexlb_cli.core.turn_events import (
     Action,
@@ -29,10 +30,12 @@ from codexlb_cli.inspect.scenario import Result
 
 Line = tuple[str | None, str, str]
 """The account that is concerned, what happened, and why."""
+Way = Literal["open socket", "dialled", "http"]
+"""How an account was reached: on an idle socket, on a new one, or over HTTP."""
 
 
 def narrate(
-    account: str | None, event: Event, actions: Sequence[Action], *, dialled: bool
+    account: str | None, event: Event, actions: Sequence[Action], *, way: Way
 ) -> Iterator[Line]:
     """Yield the lines of one decision.
 
@@ -40,11 +43,12 @@ def narrate(
         account: the account that the turn has dialled last; None before the first dial.
         event: what happened.
         actions: what follows, in order.
-        dialled: whether a socket was opened since the last decision, rather than an idle one used.
+        way: how the account was reached since the last decision, if it was.
     """
     happened = _event(event)
     if isinstance(event, Opened):
-        happened = ("connected" if dialled else "uses an open socket", "")
+        happened = ("uses an open socket" if way == "open socket" else "connected", "")
+    create = "POST over HTTP" if way == "http" else "response.create"
     if happened is not None:
         yield account, *happened
     for action in actions:
@@ -56,9 +60,9 @@ def narrate(
             case Dial(name, after) if after > 0:
                 yield name, f"waits {after:g} s", ""
             case Send(attempt) if attempt > 1:
-                yield account, f"response.create, attempt {attempt}", ""
+                yield account, f"{create}, attempt {attempt}", ""
             case Send():
-                yield account, "response.create", ""
+                yield account, create, ""
 
 
 def answered(result: Result, told: str) -> tuple[str, str]:
@@ -110,5 +114,7 @@ def _blamed(evidence: Evidence) -> str:
             return "needs a login"
         case Effect.REFUSED:
             return "cools down, 3 s the first time"
+        case Effect.NO_WEBSOCKET:
+            return f"is spoken to over HTTP for {duration(NO_WEBSOCKET_SECONDS)}"
         case _:
             return "is noted"

@@ -54,10 +54,10 @@ class Result:
         status: the HTTP status; None if the client left before there was one.
         outcome: the type of the terminal event, the code of the error, or `CLIENT_LEFT`.
         account: the account that the answer names; None if it names none.
-        attempts: how many `response.create` were sent.
+        attempts: how often it was sent upstream.
         affinity: `hard`, `soft` or `none`.
         dialled: the accounts of its upgrades, in order.
-        sent: the accounts that were sent its `response.create`, in order.
+        sent: the accounts that were sent its `response.create` or its POST, in order.
         retry_after: the header of that name, in seconds; None if there was none.
         seconds: from its start to its end, on the scenario's clock.
     """

@@ -76,11 +76,11 @@ def hear(status: int, body: bytes, sent: Mapping[str, Any]) -> Heard:
         sent: the body of the request.
     """
     if status != 200:
-        error = _object(body).get("error")
+        error = json_object(body).get("error")
         error = error if isinstance(error, dict) else {}
         return Heard(str(error.get("code") or error.get("type") or status))
     if sent.get("stream"):
-        events = [_object(line[6:]) for line in body.split(b"\n") if line.startswith(b"data: ")]
+        events = [json_object(line[6:]) for line in body.split(b"\n") if line.startswith(b"data: ")]
         last = events[-1] if events else {}
         kind = str(last.get("type") or LOST)
         terminal = sum(event.get("type") in TERMINAL_EVENTS for event in events)
@@ -91,7 +91,7 @@ def hear(status: int, body: bytes, sent: Mapping[str, Any]) -> Heard:
         responses = [e["response"] for e in (last, *events) if isinstance(e.get("response"), dict)]
         response: dict[str, Any] = responses[0] if responses else {}
     else:
-        response = _object(body)
+        response = json_object(body)
         kind = f"response.{response.get('status', 'completed')}"
     items = response.get("output")
     return Heard(
@@ -123,9 +123,10 @@ def _continued(number: int, request: RequestTable, heard: Mapping[int, Heard]) -
     return response_id
 
 
-def _object(data: bytes) -> dict[str, Any]:
+def json_object(data: bytes) -> dict[str, Any]:
+    """Return a JSON object; empty if it is none."""
     try:
         value = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -28,7 +27,6 @@ from codexlb_cli.config.scenario_toml import (
     no_such_name,
     numbered,
     parse_toml,
-    read_scenario,
     unknown_key,
     validated,
 )
@@ -103,10 +101,10 @@ class RequestExpectation(_Table):
         status: the HTTP status.
         outcome: the type of the terminal event, the code of the error, or `client left`.
         account: the account that `x-codexlb-account` names.
-        attempts: how many `response.create` were sent.
+        attempts: how often it was sent upstream.
         affinity: the turn's affinity.
         dialled: the accounts of the upgrades, in order.
-        sent: the accounts that were sent the `response.create`, in order.
+        sent: the accounts that were sent the `response.create` or the POST, in order.
         retry_after: the header of that name, in seconds.
         at_least: the least time from its start to its end, in seconds.
         at_most: the longest time.
@@ -248,15 +246,6 @@ class Scenario:
                 for table in self.accounts
             ),
         )
-
-
-def load_scenario_file(file: Path) -> Scenario:
-    """Read a scenario file.
-
-    Raises:
-        ConfigError: it cannot be read, is no TOML, or says something that cannot be played.
-    """
-    return parse_scenario_file(read_scenario(file), file.name)
 
 
 def parse_scenario_file(text: str, name: str) -> Scenario:

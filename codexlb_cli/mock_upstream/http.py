@@ -18,7 +18,7 @@ from codexlb_cli.mock_upstream.state import INVALID_API_KEY
 from codexlb_cli.mock_upstream.turns import TurnPerformance
 
 if TYPE_CHECKING:
-    import asyncio
+    from collections.abc import Callable
 
     from codexlb_cli.mock_upstream.recording import Turn
     from codexlb_cli.mock_upstream.requests import TurnRequest
@@ -32,6 +32,7 @@ class HttpExchange:
 
     Args:
         state: what all connections share.
+        identify: names the account of a request; None if it is nobody.
         head: the request's head.
         incoming: the rest of it, and whether the client is still there.
         writer: the way back.
@@ -42,12 +43,14 @@ class HttpExchange:
         self,
         *,
         state: UpstreamState,
+        identify: Callable[[wire.Head], str | None],
         head: wire.Head,
         incoming: wire.Incoming,
-        writer: asyncio.StreamWriter,
+        writer: wire.Outgoing,
         socket: int,
     ) -> None:
         self._state = state
+        self._identify = identify
         self._head = head
         self._incoming = incoming
         self._writer = writer
@@ -70,7 +73,7 @@ class HttpExchange:
             return False
         if head.method == "GET" and head.path == "/_mock/recording":
             return await self._answer(200, self._state.recording.document())
-        account = self._state.identify(head)
+        account = self._identify(head)
         if account is None:
             return await self._error(INVALID_API_KEY)
         if head.method == "POST" and head.path.endswith("/responses"):
@@ -182,6 +185,12 @@ class HttpExchange:
         self._writer.write(data)
         await self._writer.drain()
         return keep
+
+
+def bad_request(error: wire.BadRequestError) -> bytes:
+    """Return the last answer on a connection: to what cannot be read."""
+    fault = ErrorSpec(status=error.status, message=str(error))
+    return wire.json_response(error.status, {"error": fault.body}, {}, close=True)
 
 
 def _codex_model(name: str) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """A mock upstream in memory: the same sessions, rules and records as over sockets, without any.
 
 Nothing here waits but by the `sleep` that is passed in, so that an event loop whose time jumps can
-run it. There are no pings to answer or to ignore, and no HTTP.
+run it. There are no pings to answer or to ignore. `pipe` is the connection of an HTTP request.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from codexlb_cli.mock_upstream.pipe import Pipe
 from codexlb_cli.mock_upstream.session import Session
 from codexlb_cli.mock_upstream.upgrades import record_upgrade, reply_to
 from codexlb_cli.mock_upstream.upstream import Upstream
@@ -60,7 +61,7 @@ class LinkClosed(Exception):
 
 
 class MemoryUpstream(Upstream):
-    """A mock upstream that is reached by `connect`, and by nothing else.
+    """A mock upstream that is reached by `connect` and `open_http`, and by nothing else.
 
     Args:
         script: what goes wrong, and how turns look; see `docs/scenarios.md`.
@@ -101,6 +102,7 @@ class MemoryUpstream(Upstream):
         )
         self._accounts = accounts
         self._links: set[Link] = set()
+        self._pipes: set[Pipe] = set()
 
     async def connect(self, account: str, headers: Iterable[tuple[str, str]]) -> Link:
         """Upgrade to a WebSocket; it may take as long as the script says, or for ever.
@@ -115,8 +117,7 @@ class MemoryUpstream(Upstream):
         """
         state = self._state
         head = Head(f"GET {_TARGET} HTTP/1.1", "GET", _TARGET, [*_UPGRADE, *headers])
-        known = self._accounts is None or account in self._accounts
-        handshake = record_upgrade(state, head, account if known else None, state.next_socket())
+        handshake = record_upgrade(state, head, self._known(account), state.next_socket())
         reply = reply_to(state, handshake)
         try:
             if reply.delay:
@@ -137,10 +138,21 @@ class MemoryUpstream(Upstream):
         self._links.add(link)
         return link
 
+    def open_http(self, account: str) -> Pipe:
+        """Open a connection for HTTP requests of `account`, whatever key they carry."""
+        pipe = Pipe(self._state, self._known(account), self._pipes.discard)
+        self._pipes.add(pipe)
+        return pipe
+
     async def stop(self) -> None:
-        """Close every link with 1001."""
+        """Close every link with 1001, and end every connection."""
         for link in list(self._links):
             await link.going_away()
+        for pipe in list(self._pipes):
+            await pipe.stop()
+
+    def _known(self, account: str) -> str | None:
+        return account if self._accounts is None or account in self._accounts else None
 
 
 class Link:

@@ -29,7 +29,7 @@ _SSE_HEADERS = {
 class WriteBuffer:
     """Collects pieces, so that a burst of events costs one write."""
 
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, writer: wire.Outgoing) -> None:
         self._writer = writer
         self._pieces: list[bytes] = []
         self.buffered_bytes = 0
@@ -150,7 +150,7 @@ class _HttpOutlet(WriteBuffer):
         aborted: whether the TCP connection was cut.
     """
 
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, writer: wire.Outgoing) -> None:
         super().__init__(writer)
         self._headers: dict[str, str] = {}
         self.answered = False
@@ -169,10 +169,7 @@ class _HttpOutlet(WriteBuffer):
         """Cut the connection: HTTP has no close codes."""
         del code, reason
         await self.flush()
-        transport = self._writer.transport
-        transport.set_write_buffer_limits(high=0)
-        await self._writer.drain()
-        transport.abort()
+        await wire.cut(self._writer)
         self.aborted = True
 
     async def flush(self) -> None:

@@ -33,7 +33,7 @@ def load_scenario(file: Path) -> Script:
     Raises:
         ConfigError: it cannot be read, is no TOML, or says something that no rule can mean.
     """
-    return parse_scenario(read_scenario(file), file.name)
+    return parse_scenario(*read_scenario(file))
 
 
 def parse_scenario(text: str, name: str) -> Script:

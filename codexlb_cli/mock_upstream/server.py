@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from codexlb_cli.errors import ConfigError
 from codexlb_cli.mock_upstream import wire
-from codexlb_cli.mock_upstream.http import HttpExchange
-from codexlb_cli.mock_upstream.rules import ErrorSpec
+from codexlb_cli.mock_upstream.http import HttpExchange, bad_request
 from codexlb_cli.mock_upstream.upstream import Upstream
 from codexlb_cli.mock_upstream.websocket import WebSocketConnection
 
@@ -156,10 +155,7 @@ class MockUpstream(Upstream):
             try:
                 await self._exchange(incoming, writer)
             except wire.BadRequestError as error:
-                fault = ErrorSpec(status=error.status, message=str(error))
-                writer.write(
-                    wire.json_response(error.status, {"error": fault.body}, {}, close=True)
-                )
+                writer.write(bad_request(error))
                 writer.write_eof()
                 await incoming.discard(_LINGER_SECONDS)
         except (ConnectionError, asyncio.CancelledError):
@@ -183,7 +179,12 @@ class MockUpstream(Upstream):
                     self._websockets.discard(websocket)
                 return
             exchange = HttpExchange(
-                state=self._state, head=head, incoming=incoming, writer=writer, socket=socket
+                state=self._state,
+                identify=self._state.identify,
+                head=head,
+                incoming=incoming,
+                writer=writer,
+                socket=socket,
             )
             if not await exchange.serve():
                 return

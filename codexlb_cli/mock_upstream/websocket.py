@@ -48,12 +48,8 @@ class _SocketChannel(WriteBuffer):
         loop.call_later(_CLOSE_SECONDS, self._writer.transport.abort)
 
     async def close(self, code: int, reason: str) -> None:
-        transport = self._writer.transport
         if code == 1006:
-            # What was sent before must still arrive, so the buffer is emptied first.
-            transport.set_write_buffer_limits(high=0)
-            await self._writer.drain()
-            transport.abort()
+            await wire.cut(self._writer)
             return
         self._writer.write(wire.close_frame(code, reason))
 

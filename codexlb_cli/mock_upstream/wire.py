@@ -13,7 +13,7 @@ import json
 import struct
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Mapping
@@ -216,6 +216,41 @@ class Incoming:
         while line := await self._line():
             pass
         return None if line is None else bytes(body)
+
+
+class Cuttable(Protocol):
+    """What lies under a way back, such as `asyncio.WriteTransport`."""
+
+    def set_write_buffer_limits(self, high: int | None = None) -> None:
+        """Say from how many unsent bytes on `drain` waits."""
+
+    def abort(self) -> None:
+        """End the connection at once."""
+
+
+class Outgoing(Protocol):
+    """The way back to one client, such as `asyncio.StreamWriter`."""
+
+    @property
+    def transport(self) -> Cuttable:
+        """What lies under it."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes; they may wait for `drain`."""
+
+    async def drain(self) -> None:
+        """Return once the client takes what was written.
+
+        Raises:
+            ConnectionError: the client has left.
+        """
+
+
+async def cut(outgoing: Outgoing) -> None:
+    """End the TCP connection without a word; what was written before still arrives."""
+    outgoing.transport.set_write_buffer_limits(high=0)
+    await outgoing.drain()
+    outgoing.transport.abort()
 
 
 def response_head(status: int, headers: Iterable[tuple[str, str]]) -> bytes:

@@ -176,3 +176,89 @@ def test_a_day_of_waiting_takes_no_time_and_no_server_is_imported(tmp_path: Path
     )
     assert ran.returncode == 0, ran.stderr
     assert b"86400.000" in ran.stdout
+
+
+def test_a_scenario_from_stdin(tmp_path: Path) -> None:
+    untitled = DEFECT.partition("\n")[2]
+    ran = Cli(tmp_path).run("simulate", "scenario", "-", stdin=untitled.encode())
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith("standard input. Played on a clock of its own, 0.25 s;")
+    broken = Cli(tmp_path).run("simulate", "scenario", "-", stdin=b"title = ")
+    assert (broken.code, broken.out) == (3, "")
+    assert broken.err.startswith("error: `standard input` is not valid TOML: ")
+
+
+def test_a_folder_is_no_scenario(tmp_path: Path) -> None:
+    ran = Cli(tmp_path).run("simulate", "scenario", str(tmp_path))
+    assert (ran.code, ran.out) == (3, "")
+    assert ran.err == f"error: cannot read the scenario `{tmp_path}`: is a directory\n"
+
+
+def test_turns_over_http_are_told(tmp_path: Path) -> None:
+    refused = DEFECT.replace("close = 1011", "close = 1006") + (
+        '[[upstream]]\non = "handshake"\nstatus = 404\n[[request]]\nsession = "s1"\n'
+        'expect = { dialled = [], sent = ["work"] }\n'
+    )
+    ran = play(tmp_path, refused.replace(", at_least = 0.25, at_most = 0.25", ""))
+    assert (ran.code, ran.err) == (0, ""), ran.out
+    lines = [" ".join(line.split()) for line in ran.out.splitlines()]
+    told = [
+        "0.000 1 work dial",
+        "0.000 1 work dial failed: 404 invalid_request_error no_websocket",
+        "0.000 1 work is spoken to over HTTP for 10 min no_websocket",
+        "0.000 1 work POST over HTTP",
+        "0.000 1 work closed: 1006 transport_lost",
+        "0.000 1 work POST over HTTP, attempt 2",
+        "0.000 2 work POST over HTTP",
+    ]
+    assert [line for line in lines if line in told] == told, ran.out
+    assert not any("response.create" in line for line in lines)
+
+
+@pytest.mark.parametrize("body", ["<html>no</html>", "[]", ""])
+def test_a_refusal_whose_body_says_nothing(tmp_path: Path, body: str) -> None:
+    text = DEFECT + f'[[upstream]]\non = "handshake"\nstatus = 503\ntimes = 1\nbody = "{body}"\n'
+    document = played(tmp_path, text.replace("at_least = 0.25, at_most = 0.25", "at_most = 2"))
+    assert document["requests"][0]["dialled"] == ["work", "home", "home"]
+
+
+def test_over_http_rules_for_upgrades_and_pings_mean_nothing(tmp_path: Path) -> None:
+    text = """\
+    [[account]]
+    name = "work"
+    transport = "http"
+
+    [[upstream]]
+    on = "handshake"
+    status = 503
+
+    [[upstream]]
+    on = "turn"
+    times = 1
+    silence = true
+    pong = false
+
+    [[request]]
+    expect = { status = 200, attempts = 2, dialled = [], sent = ["work", "work"], at_least = 90 }
+    """
+    document = played(tmp_path, text)
+    assert document["met"], document
+
+
+def test_a_client_that_leaves_over_http(tmp_path: Path) -> None:
+    text = """\
+    [[account]]
+    name = "work"
+    transport = "http"
+
+    [[upstream]]
+    on = "turn"
+    delta_delay = 5
+
+    [[request]]
+    leave = 7
+    input = "one two three"
+    expect = { outcome = "client left", sent = ["work"], at_least = 7, at_most = 7 }
+    """
+    document = played(tmp_path, text)
+    assert document["met"], document

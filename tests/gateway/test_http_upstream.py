@@ -14,6 +14,7 @@ from codexlb_cli.core.affinity import UNKEYED
 from codexlb_cli.core.handshake import HandshakeInputs
 from codexlb_cli.core.headers import HeaderOptions
 from codexlb_cli.core.http_request import build_post
+from codexlb_cli.gateway.http_connection import HttpConnection
 from codexlb_cli.gateway.http_upstream import HttpUpstream, open_http
 from codexlb_cli.gateway.lanes import Lane, Lanes
 from codexlb_cli.gateway.sockets import DialError, DialOptions, SocketGone
@@ -409,6 +410,7 @@ def test_a_slow_reader_holds_the_upstream_back() -> None:
             assert await upstream.receive() == event
             for _ in range(200):
                 await asyncio.sleep(0)
+            assert isinstance(upstream._connection, HttpConnection)
             held = len(upstream._connection._unread)
             assert held < 2_000_000
             for _ in range(count - 1):

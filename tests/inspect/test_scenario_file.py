@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from codexlb_cli.config.scenario_toml import read_scenario
 from codexlb_cli.core.accounts import Availability
 from codexlb_cli.core.reconnect import Strength
 from codexlb_cli.errors import ConfigError
@@ -17,7 +18,6 @@ from codexlb_cli.inspect.scenario_file import (
     RequestExpectation,
     RequestTable,
     RestartTable,
-    load_scenario_file,
     parse_scenario_file,
 )
 from codexlb_cli.mock_upstream.scenario import parse_scenario
@@ -302,7 +302,7 @@ def test_a_rule_for_an_account_that_is_not_there_is_a_mistake() -> None:
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.name)
 def test_every_example_says_what_it_shows_and_what_it_expects(file: Path) -> None:
     text = file.read_text("utf-8")
-    scenario = load_scenario_file(file)
+    scenario = parse_scenario_file(*read_scenario(file))
     assert text.startswith("# ")
     assert text.isascii()
     assert max(map(len, text.splitlines())) <= 100
@@ -320,6 +320,6 @@ def test_the_examples_are_numbered_in_order_of_reading() -> None:
 def test_a_file_is_known_by_its_name(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(f"{WORK}[[request]]")
-    assert load_scenario_file(file).title == "mine.toml"
+    assert parse_scenario_file(*read_scenario(file)).title == "mine.toml"
     with pytest.raises(ConfigError, match=r"cannot read the scenario `.*none\.toml`"):
-        load_scenario_file(tmp_path / "none.toml")
+        read_scenario(tmp_path / "none.toml")
