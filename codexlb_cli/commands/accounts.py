@@ -23,7 +23,8 @@ from codexlb_cli.core.accounts import (
     transport_in_force,
 )
 from codexlb_cli.errors import CodexlbError, UsageError
-from codexlb_cli.store.credentials import CredentialSource, Secret, key_fault
+from codexlb_cli.store.credentials import CredentialSource, key_fault
+from codexlb_cli.store.secrets import Secret
 
 app = typer.Typer(help="List and change the accounts.")
 

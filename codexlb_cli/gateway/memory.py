@@ -20,8 +20,8 @@ from codexlb_cli.gateway.request_log import RequestLine, RequestLog
 from codexlb_cli.gateway.services import Services
 from codexlb_cli.gateway.sockets import Connector, Dialler
 from codexlb_cli.store.cooldowns import states_in
-from codexlb_cli.store.credentials import Secret
 from codexlb_cli.store.running import MemoryStore
+from codexlb_cli.store.secrets import Secret
 
 KEEPALIVE_SECONDS = 15.0
 

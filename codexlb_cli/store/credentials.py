@@ -20,36 +20,9 @@ from codexlb_cli.config.files import cannot_write, locked, replace_file
 from codexlb_cli.config.load import DEMO_NAMES
 from codexlb_cli.core.accounts import Account
 from codexlb_cli.errors import ConfigError
+from codexlb_cli.store.secrets import Secret
 
 _VISIBLE = re.compile(r"[!-~]+")
-
-
-class Secret:
-    """A key. `repr`, `str` and formatting show `***`; only `reveal` gives the text."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        """Return the text, to be put on the wire and nowhere else."""
-        return self._text
-
-    def __repr__(self) -> str:
-        return "Secret(***)"
-
-    def __str__(self) -> str:
-        return "***"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and self._text == other._text
-
-    def __hash__(self) -> int:
-        return hash((Secret, self._text))
-
-    def __reduce__(self) -> str:
-        raise TypeError("a secret is not pickled")
 
 
 class CredentialSource(Protocol):

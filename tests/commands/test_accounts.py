@@ -10,8 +10,9 @@ import pytest
 
 from codexlb_cli.core.accounts import FRESH, AccountState
 from codexlb_cli.store.cooldowns import write_state
-from codexlb_cli.store.credentials import Credentials, Secret
+from codexlb_cli.store.credentials import Credentials
 from codexlb_cli.store.database import database_path, open_for_writing
+from codexlb_cli.store.secrets import Secret
 from tests.support.cli import Cli
 
 FOUR = """\

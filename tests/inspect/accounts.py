@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from codexlb_cli.core.accounts import Account, AccountState, CredentialRef
 from codexlb_cli.inspect.pool import OfflinePool, offline_pool
-from codexlb_cli.store.credentials import Secret
+from codexlb_cli.store.secrets import Secret
 
 NOW = 1_780_000_000.0
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from codexlb_cli.config.load import demo_settings
 from codexlb_cli.core.accounts import Account, CredentialRef
 from codexlb_cli.errors import ConfigError
-from codexlb_cli.store.credentials import Credentials, DemoCredentials, Secret, key_fault
+from codexlb_cli.store.credentials import Credentials, DemoCredentials, key_fault
+from codexlb_cli.store.secrets import Secret
 
 LEAK = "sk-test-LEAK"
 STORED = Account("work", credential=CredentialRef("file", "work"))

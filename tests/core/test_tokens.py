@@ -1,0 +1,56 @@
+"""What tokens say: read leniently, and nothing at all of what is no token."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codexlb_cli.core.tokens import Claims, read_claims, refresh_due
+from tests.core.pools import NOW
+
+AUTH = {"chatgpt_account_id": "acc-1", "chatgpt_plan_type": "plus", "chatgpt_user_id": "u"}
+
+
+def jwt(payload: Any) -> str:
+    """A token without a signature."""
+    parts = ({"alg": "none"}, payload)
+    encoded = [base64.urlsafe_b64encode(json.dumps(p).encode()).rstrip(b"=") for p in parts]
+    return b".".join([*encoded, b""]).decode()
+
+
+@pytest.mark.parametrize(
+    ("payload", "claims"),
+    [
+        ({"exp": NOW}, Claims(expires_at=NOW)),
+        ({"email": "a@b.c"}, Claims(email="a@b.c")),
+        ({"https://api.openai.com/profile": {"email": "a@b.c"}}, Claims(email="a@b.c")),
+        ({"https://api.openai.com/auth": AUTH}, Claims(account_id="acc-1", plan="plus")),
+        ({"exp": True, "email": 1, "https://api.openai.com/auth": []}, Claims()),
+        ({"exp": 1e300, "email": "a\nb"}, Claims()),
+        ({"exp": -1}, Claims()),
+        ([], Claims()),
+        ("text", Claims()),
+    ],
+)
+def test_claims(payload: Any, claims: Claims) -> None:
+    assert read_claims(jwt(payload)) == claims
+
+
+@given(st.text() | st.binary().map(lambda b: "a." + base64.urlsafe_b64encode(b).decode() + ".c"))
+def test_what_is_no_token_says_nothing_and_breaks_nothing(text: str) -> None:
+    read_claims(text)
+
+
+@pytest.mark.parametrize(
+    ("expires_in", "age", "due"),
+    [(301, 0, False), (300, 0, True), (-5, 0, True), (None, 0, False), (None, 8 * 86400, True),
+     (3600, 30 * 86400, False)],
+)  # fmt: skip
+def test_when_a_refresh_is_due(expires_in: float | None, age: float, due: bool) -> None:
+    expires_at = None if expires_in is None else NOW + expires_in
+    assert refresh_due(expires_at, NOW - age, NOW) is due
