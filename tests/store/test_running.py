@@ -191,8 +191,8 @@ def test_a_database_that_another_process_has_to_itself(tmp_path: Path) -> None:
         assert len(stand.warnings) == 1
         assert "locked" in stand.warnings[0]
     finally:
+        stand.reads_settled()  # while it is locked: an attempt under way must not find it mended
         held.close()
-        stand.reads_settled()
         stand.over()
         assert stand.write("s")
         asyncio.run(found_again(stand, "before", "home"))
