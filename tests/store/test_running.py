@@ -190,9 +190,9 @@ def test_a_database_that_another_process_has_to_itself(tmp_path: Path) -> None:
         assert not stand.write("s")
         assert len(stand.warnings) == 1
         assert "locked" in stand.warnings[0]
+        stand.reads_settled()  # found it locked
     finally:
         held.close()
-        stand.reads_settled()
         stand.over()
         assert stand.write("s")
         asyncio.run(found_again(stand, "before", "home"))
