@@ -15,7 +15,7 @@ import pytest
 
 from codexlb_cli.core.affinity import Key
 from codexlb_cli.mock_upstream.rules import TurnRule
-from codexlb_cli.store.database import database_path, open_for_writing
+from codexlb_cli.store.database import database_path, open_for_writing, tell_gateway
 from codexlb_cli.store.owner_rows import Selection, read_rows
 from codexlb_cli.store.owners import write_owner
 from codexlb_cli.store.running import AGAIN_SECONDS
@@ -142,6 +142,8 @@ def test_while_the_gateway_runs(tmp_path: Path) -> None:
     async def one(fault: Fault, folder: Path) -> None:
         async def test(stage: Stage) -> None:
             assert [await served(stage, key) for key in ("s1", "s2")] == ["work", "home"]
+            tell_gateway(stage.state_folder, stage.clock())
+            assert await served(stage, "s1") == "work"
             async with fault(stage):
                 assert await served(stage, "s3") == "spare"
                 for key, home in [*HOMES.items()] * 3:

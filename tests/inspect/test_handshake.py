@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codexlb_cli import __version__
@@ -182,6 +182,7 @@ def test_every_recorded_client_fits_a_terminal() -> None:
         assert "access-token" not in shown
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(
@@ -199,6 +200,7 @@ def test_no_form_shows_a_secret(inbound: list[Header]) -> None:
     assert not any("LEAK" in form for form in shown)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.from_regex(r"[A-Za-z-]{1,20}", fullmatch=True), st.just("v"))))
 def test_every_line_has_a_decision_with_a_rule_and_a_reason(inbound: list[Header]) -> None:
     found = document(inspected(WORK, tuple(inbound), HeaderOptions()))

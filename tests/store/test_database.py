@@ -147,6 +147,7 @@ def test_a_broken_file_is_left_alone_and_warned_of_once(
     assert path.read_bytes() == content
     assert len(warnings) == 1
     assert str(path) in warnings[0]
+    assert read_resets(folder) is None
     assert read_states(folder, warnings.append) == {}
     assert "cannot be read" in warnings[1]
     with pytest.raises(ConfigError, match="cannot be reset"):

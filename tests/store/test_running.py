@@ -190,6 +190,7 @@ def test_a_database_that_another_process_has_to_itself(tmp_path: Path) -> None:
         assert not stand.write("s")
         assert len(stand.warnings) == 1
         assert "locked" in stand.warnings[0]
+        stand.reads_settled()  # found it locked
     finally:
         stand.reads_settled()  # while it is locked: an attempt under way must not find it mended
         held.close()
