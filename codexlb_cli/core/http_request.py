@@ -13,13 +13,16 @@ from dataclasses import dataclass, field, replace
 from typing import NoReturn
 from urllib.parse import urlsplit
 
+from codexlb_cli.core.accounts import Transport
 from codexlb_cli.core.frames import METADATA_EVENT
 from codexlb_cli.core.handshake import (
     VARIES,
+    Handshake,
     HandshakeInputs,
     HandshakeLine,
     account_lines,
     authority,
+    build,
     client_headers,
     client_lines,
     moved_metadata,
@@ -104,6 +107,19 @@ def build_post(inputs: HandshakeInputs) -> HttpRequest:
         decisions=decisions,
         client_metadata=moved_metadata(decisions),
     )
+
+
+UpstreamHead = Handshake | HttpRequest
+"""What opens the way upstream, over either transport."""
+
+
+def build_head(inputs: HandshakeInputs, transport: Transport) -> UpstreamHead:
+    """Build what opens the way upstream: the handshake, or the head of the POST.
+
+    Raises:
+        InvalidHeader: the client sent a header that cannot be forwarded or dropped safely.
+    """
+    return build_post(inputs) if transport == "http" else build(inputs)
 
 
 def is_event_stream(headers: Sequence[Header]) -> bool:

@@ -17,7 +17,9 @@ from codexlb_cli.core.accounts import (
     AccountState,
     Availability,
     Standing,
+    Transport,
     standing,
+    transport_in_force,
 )
 
 
@@ -93,6 +95,17 @@ class Pool:
         state = self.states.get(account.name, FRESH)
         full = self.crowded(account.name)
         return standing(account, state, self.now, credential_present=present, full=full)
+
+    def transport(self, name: str) -> tuple[Account, Transport]:
+        """Return the account called `name`, and how it is spoken to now.
+
+        Raises:
+            KeyError: it is not configured.
+        """
+        account = self.account(name)
+        if account is None:
+            raise KeyError(name)
+        return account, transport_in_force(account, self.states.get(name, FRESH), self.now)
 
     def standing_of(self, name: str) -> Standing | None:
         """Return the standing of the account called `name`; None if it is not configured."""

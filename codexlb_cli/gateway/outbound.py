@@ -8,8 +8,7 @@ from codexlb_cli.config.policies import OWN_USER_AGENT, header_options
 from codexlb_cli.core import frames
 from codexlb_cli.core.accounts import Transport
 from codexlb_cli.core.affinity import unreadable_reasoning
-from codexlb_cli.core.handshake import Handshake, build
-from codexlb_cli.core.http_request import HttpRequest, build_post
+from codexlb_cli.core.http_request import UpstreamHead, build_head
 from codexlb_cli.core.requests import handshake_inputs
 from codexlb_cli.gateway.services import Services, TurnRequest
 
@@ -24,7 +23,7 @@ class Outbound:
         dropped_reasoning: how many items of encrypted reasoning the account could not have read.
     """
 
-    handshake: Handshake | HttpRequest
+    handshake: UpstreamHead
     frame: str
     dropped_reasoning: int
 
@@ -58,7 +57,7 @@ def prepare(
         options=header_options(services.settings),
         user_agent=OWN_USER_AGENT,
     )
-    handshake = build_post(inputs) if transport == "http" else build(inputs)
+    handshake = build_head(inputs, transport)
     unreadable = _unreadable(services, request.body, name, home)
     frame = frames.create_frame(request.body, handshake.client_metadata, unreadable=unreadable)
     return Outbound(handshake, frame, len(unreadable))

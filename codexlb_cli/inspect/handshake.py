@@ -10,6 +10,7 @@ from codexlb_cli.console import WIDTH, table
 from codexlb_cli.core.accounts import Account
 from codexlb_cli.core.handshake import MASKED, Handshake, HandshakeInputs, build, shown_value
 from codexlb_cli.core.headers import ALLOWED, Action, Header, HeaderDecision, HeaderOptions
+from codexlb_cli.core.http_request import UpstreamHead
 from codexlb_cli.inspect.inputs import as_text
 from codexlb_cli.inspect.layout import broken, wrapped
 
@@ -49,7 +50,7 @@ def document(handshake: Handshake) -> dict[str, Any]:
     }
 
 
-def header_documents(handshake: Handshake) -> list[dict[str, Any]]:
+def header_documents(handshake: UpstreamHead) -> list[dict[str, Any]]:
     """Return every line of the upgrade request as `--json` shows it."""
     return [
         {
@@ -109,14 +110,14 @@ def _decision(decision: HeaderDecision) -> dict[str, str | None]:
     }
 
 
-def shown_metadata(handshake: Handshake) -> dict[str, str]:
+def shown_metadata(handshake: UpstreamHead) -> dict[str, str]:
     """Return what moves from headers into the frame, secrets masked."""
     return {
         name: as_text(shown_value(name, value)) for name, value in handshake.client_metadata.items()
     }
 
 
-def header_table(handshake: Handshake) -> str:
+def header_table(handshake: UpstreamHead) -> str:
     """Return every line of the upgrade request for a person."""
     lines = handshake.lines
     origin, rule = (
@@ -148,7 +149,7 @@ def _decisions(handshake: Handshake) -> str:
     return table(("HEADER", "ACTION", "RULE", "WHY"), rows, indent=2)
 
 
-def decision_count(handshake: Handshake) -> str:
+def decision_count(handshake: UpstreamHead) -> str:
     """Say how many of the client's headers fared how."""
     counts = Counter(decision.action for decision in handshake.decisions)
     return (

@@ -12,9 +12,11 @@ from typing import Any
 from codexlb_cli.config.load import Settings
 from codexlb_cli.config.policies import OWN_USER_AGENT, header_options, reconnect_policy
 from codexlb_cli.core import frames
+from codexlb_cli.core.accounts import Account, Transport
 from codexlb_cli.core.affinity import Evidence, Key, unreadable_reasoning
 from codexlb_cli.core.client_errors import ClientError
-from codexlb_cli.core.handshake import MASKED, Handshake, build
+from codexlb_cli.core.handshake import MASKED
+from codexlb_cli.core.http_request import UpstreamHead, build_head
 from codexlb_cli.core.ownership import (
     NEW,
     KeyRecord,
@@ -54,12 +56,14 @@ class Sent:
     """What would be sent.
 
     Attributes:
-        handshake: the upgrade of a new socket.
+        handshake: the upgrade of a new socket, or the head of the POST.
+        transport: how the account is spoken to now.
         frame: the `response.create`.
         dropped_reasoning: how many items of encrypted reasoning the account could not have read.
     """
 
-    handshake: Handshake
+    handshake: UpstreamHead
+    transport: Transport
     frame: str
     dropped_reasoning: int
 
@@ -152,7 +156,7 @@ def routed(
     if plan.error is not None:
         return Route(offline, asked, plan, error=plan.error)
     account = (*plan.candidates, *plan.queued_for)[0]
-    sent = _sent(asked, request, settings, account, memory)
+    sent = _sent(asked, request, settings, pool.transport(account), memory)
     return Route(offline, asked, plan, sent, frame_error(sent.frame, limits.frame_bytes))
 
 
@@ -160,12 +164,13 @@ def _sent(
     asked: Asked,
     request: ClientRequest,
     settings: Settings,
-    account: str,
+    way: tuple[Account, Transport],
     memory: Memory,
 ) -> Sent:
     owners, made_by = memory
+    account, transport = way
     inputs = handshake_inputs(
-        settings.account(account),
+        account,
         MASKED,
         request.headers,
         asked.evidence,
@@ -173,15 +178,15 @@ def _sent(
         options=header_options(settings),
         user_agent=OWN_USER_AGENT,
     )
-    handshake = build(inputs)
+    handshake = build_head(inputs, transport)
     unreadable = unreadable_reasoning(
         frames.reasoning_digests(asked.body),
-        account,
+        account.name,
         made_by=made_by.get,
         home=asked.ownership.owner,
     )
     frame = frames.create_frame(asked.body, handshake.client_metadata, unreadable=unreadable)
-    return Sent(handshake, frame, len(unreadable))
+    return Sent(handshake, transport, frame, len(unreadable))
 
 
 def document(route: Route) -> dict[str, Any]:
@@ -202,6 +207,7 @@ def document(route: Route) -> dict[str, Any]:
             "error": None if route.error is None else _error(route.error),
         },
         "verdicts": [verdict_document(verdict) for verdict in plan.verdicts] if plan else [],
+        "transport": sent and sent.transport,
         "url": sent and sent.handshake.url,
         "headers": [] if sent is None else header_documents(sent.handshake),
         "client_metadata": {} if sent is None else shown_metadata(sent.handshake),

@@ -115,7 +115,12 @@ def _verdict(rank: int, verdict: Verdict, route: Route) -> tuple[str, ...]:
 
 def _handshake(sent: Sent) -> Iterator[str]:
     handshake = sent.handshake
-    yield wrapped(f"UPSTREAM HANDSHAKE  unless a socket of its lane is open: GET {handshake.url}")
+    if sent.transport == "http":
+        yield wrapped(f"UPSTREAM REQUEST  the account has no WebSocket: POST {handshake.url}")
+    else:
+        yield wrapped(
+            f"UPSTREAM HANDSHAKE  unless a socket of its lane is open: GET {handshake.url}"
+        )
     yield header_table(handshake)
     yield wrapped(
         f"Client headers: {decision_count(handshake)} `codexlb inspect handshake` says why."

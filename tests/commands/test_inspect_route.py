@@ -112,6 +112,7 @@ def test_the_document(cli: Cli) -> None:
                 "credential_present": True,
             },
         ],
+        "transport": "websocket",
         "url": "wss://api.openai.com/v1/responses",
         "client_metadata": {"x-codex-window-id": "w", "x-codex-turn-metadata": "***"},
         "frame": {
@@ -294,3 +295,19 @@ def test_the_demo(tmp_path: Path) -> None:
     ran = Cli(tmp_path).run("--demo", "inspect", "route", "-", stdin=b'{"model": "mock"}')
     assert (ran.code, ran.err) == (0, "")
     assert not (Cli(tmp_path).state_folder).exists()
+
+
+def test_an_account_without_a_websocket_gets_a_post(cli: Cli) -> None:
+    cli.configure(TWO.replace("[accounts.work]", '[accounts.work]\ntransport = "http"', 1))
+    found = document(
+        cli, {"model": "m", "input": "hi"}, "-H", "OpenAI-Beta: responses=experimental"
+    )
+    assert found["plan"]["account"] == "work"
+    assert (found["transport"], found["url"][:4]) == ("http", "http")
+    lines = {line["name"]: line["value"] for line in found["headers"]}
+    assert lines["accept"] == "text/event-stream"
+    assert lines["authorization"] == "Bearer ***"
+    assert "openai-beta" not in lines
+    assert "Sec-WebSocket-Key" not in lines
+    told = route(cli, {"model": "m", "input": "hi"}).out
+    assert "UPSTREAM REQUEST  the account has no WebSocket: POST http" in told
