@@ -265,7 +265,9 @@ def test_a_client_that_leaves_over_http(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("delay", [0.1, 0.2, 0.3, 0.4, 0.6, 0.7])
-def test_keepalives_are_sent_on_time_however_times_are_rounded(tmp_path: Path, delay: float) -> None:
+def test_keepalives_are_sent_on_time_however_times_are_rounded(
+    tmp_path: Path, delay: float
+) -> None:
     text = f"""\
     [[account]]
     name = "work"
