@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from tests.machine.test_random_scenarios import tables, upstreams
 from tests.parity.test_scenarios import both, differences
 
-requests = st.fixed_dictionaries(
+requests: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {},
     optional={
         "session": st.sampled_from(["s1", "s2"]),
@@ -29,7 +30,7 @@ requests = st.fixed_dictionaries(
 @st.composite
 def scenarios(draw: st.DrawFn) -> str:
     parts = [draw(upstreams())]
-    asked = draw(st.lists(requests, min_size=1, max_size=5))
+    asked: list[dict[str, Any]] = draw(st.lists(requests, min_size=1, max_size=5))
     for number, request in enumerate(asked):
         if "at" in request:
             request["at"] = round(request["at"] + 0.0037 * number, 4)
