@@ -30,12 +30,15 @@ requests: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 @st.composite
 def scenarios(draw: st.DrawFn) -> str:
     parts = [draw(upstreams())]
+    restarts = draw(st.booleans())
     asked: list[dict[str, Any]] = draw(st.lists(requests, min_size=1, max_size=5))
     for number, request in enumerate(asked):
+        if restarts:  # it ends several at once, and then those that wait for them begin at once
+            request.setdefault("at", 0.0021)
         if "at" in request:
             request["at"] = round(request["at"] + 0.0037 * number, 4)
     parts.append(tables("request", asked))
-    if draw(st.booleans()):
+    if restarts:
         parts.append(tables("restart", [{"at": draw(st.sampled_from([0.0519, 0.5023, 63.1029]))}]))
     return "\n".join(parts) + "\n"
 

@@ -1,4 +1,4 @@
-"""`codexlb serve` as a process of its own."""
+"""`codexlb serve`, and other commands that run until they are told to end, as processes."""
 
 from __future__ import annotations
 
@@ -71,8 +71,17 @@ class Program:
 async def serving(cli: Cli, *options: str, **environ: str) -> AsyncIterator[Program]:
     """Run `codexlb OPTIONS serve` on a free port until the context ends."""
     port = free_port()
+    async with running(cli, *options, "serve", port=port, until=LAST_LINE, **environ) as program:
+        yield program
+
+
+@asynccontextmanager
+async def running(
+    cli: Cli, *args: str, port: int, until: str, **environ: str
+) -> AsyncIterator[Program]:
+    """Run `codexlb ARGS --port PORT` from the moment it says `until` until the context ends."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "codexlb_cli", *options, "serve", "--port", str(port),
+        sys.executable, "-m", "codexlb_cli", *args, "--port", str(port),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -82,7 +91,7 @@ async def serving(cli: Cli, *options: str, **environ: str) -> AsyncIterator[Prog
     program = Program(process, port)
     program.read()
     try:
-        await program.until(program.out, LAST_LINE)
+        await program.until(program.out, until)
         yield program
     finally:
         if process.returncode is None:
