@@ -188,7 +188,8 @@ class SseSink(_BeforeHead):
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._written_at + self._keepalive_seconds - loop.time())
-            if loop.time() - self._written_at >= self._keepalive_seconds:
+            # The very sum of the line above: another one might be rounded to something later.
+            if loop.time() >= self._written_at + self._keepalive_seconds:
                 self._written_at = loop.time()
                 await self._write(line, more=True)
 

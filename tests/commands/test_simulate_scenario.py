@@ -262,3 +262,24 @@ def test_a_client_that_leaves_over_http(tmp_path: Path) -> None:
     """
     document = played(tmp_path, text)
     assert document["met"], document
+
+
+@pytest.mark.parametrize("delay", [0.1, 0.2, 0.3, 0.4, 0.6, 0.7])
+def test_keepalives_are_sent_on_time_however_times_are_rounded(
+    tmp_path: Path, delay: float
+) -> None:
+    text = f"""\
+    [[account]]
+    name = "work"
+
+    [[upstream]]
+    on = "turn"
+    delay = {delay}
+    when = "created"
+    fault_delay = 100
+    close = 1011
+
+    [[request]]
+    expect = {{ outcome = "upstream_closed", at_least = 100 }}
+    """
+    assert played(tmp_path, text)["met"]

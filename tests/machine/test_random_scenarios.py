@@ -69,6 +69,9 @@ rules = st.one_of(
     st.builds(lambda fault, whom: {"on": "turn", **whom, **fault}, turn_faults, who),
     st.builds(lambda fault, whom: {"on": "handshake", **whom, **fault}, handshake_faults, who),
 )
+accounts = st.fixed_dictionaries(
+    {}, optional={"transport": st.sampled_from(["auto", "websocket", "http"])}
+)
 requests = st.fixed_dictionaries(
     {},
     optional={
@@ -99,15 +102,22 @@ def tables(name: str, rows: list[dict[str, Any]]) -> str:
 
 
 @st.composite
-def scenarios(draw: st.DrawFn) -> str:
+def upstreams(draw: st.DrawFn) -> str:
+    """The accounts, and what their upstream does."""
     names = NAMES[: draw(st.integers(1, 3))]
     upstream = [
         rule for rule in draw(st.lists(rules, max_size=5)) if rule.get("account") in (None, *names)
     ]
+    table = tables("account", [{"name": name} | draw(accounts) for name in names])
+    return f"{table}\n{tables('upstream', upstream)}"
+
+
+@st.composite
+def scenarios(draw: st.DrawFn) -> str:
+    parts = [draw(upstreams())]
     asked = draw(st.lists(requests, min_size=1, max_size=5))
     asked += [{"session": "s1", "at": LATER_SECONDS + 8000.0 * n} for n in range(LAST_REQUESTS)]
-    parts = [tables("account", [{"name": name} for name in names])]
-    parts += [tables("upstream", upstream), tables("request", asked)]
+    parts.append(tables("request", asked))
     if draw(st.booleans()):
         parts.append(tables("restart", [{"at": draw(st.sampled_from([0.05, 0.5, 60.0]))}]))
     return "\n".join(parts) + "\n"

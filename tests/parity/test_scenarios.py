@@ -90,8 +90,9 @@ def _of_request(result: Result, told: str, seen: Seen, *, exact: bool) -> Iterat
     yield from _differs("outcome", result.outcome, seen.outcome)
     yield from _differs("account", result.account, seen.account)
     yield from _differs("retry_after", result.retry_after, seen.retry_after)
-    yield from _differs("sent", result.sent, seen.sent)
     yield from _timed("seconds", result.seconds, seen.seconds, exact=exact)
+    if seen.sent is not None:
+        yield from _differs("sent", result.sent, seen.sent)
     if seen.attempts is not None:
         yield from _differs("attempts", result.attempts, seen.attempts)
     if seen.affinity is not None:

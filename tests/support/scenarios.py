@@ -35,6 +35,7 @@ class Seen:
         attempts: what `x-codexlb-attempts` says; None without it.
         affinity: as the request log has it; None if the gateway was killed before.
         steps: what the request log says beyond the outcome.
+        sent: None if nobody knows whose turns were whose.
         alone: whether no other request ran meanwhile; else nobody knows whose upgrade was whose.
     """
 
@@ -47,7 +48,7 @@ class Seen:
     steps: str | None = None
     retry_after: int | None = None
     dialled: tuple[str, ...] = ()
-    sent: tuple[str, ...] = ()
+    sent: tuple[str, ...] | None = ()
     seconds: float = 0.0
     alone: bool = True
 
@@ -142,6 +143,7 @@ class _Player:
 
     async def _at(self, at: float, step: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(self._begins + at - self._loop.time())
+        self._loop.jumping.stir()  # however short the sleep: what follows takes threads and sockets
         await step()
 
     # The gateway
@@ -199,15 +201,15 @@ class _Player:
         await asyncio.wait((task,))
         del self._running[number]
         seen.seconds = self._loop.time() - began
+        await self._read_log(seen)
         if task.cancelled():
-            seen.outcome = LOST
+            seen.outcome, seen.affinity, seen.steps = LOST, None, None
         else:
             task.result()
-            await self._read_log(seen)
         seen.dialled = tuple(h.account or "nobody" for h in self._mock.handshakes[dials:])
         seen.sent = tuple(turn.account for turn in self._mock.turns[turns:])
         if not seen.alone:
-            seen.sent = tuple(self._sent(number))
+            seen.sent = self._sent(number)
         self._heard.setdefault(number, Heard(seen.outcome))
         for restart in self._scenario.restarts:
             if restart.after == number:
@@ -254,10 +256,12 @@ class _Player:
         seen.affinity = words[3]
         seen.steps = " ".join(words).partition(": ")[2]
 
-    def _sent(self, number: int) -> list[str]:
-        """The accounts of a request's frames; its POSTs, if any, are not known by it."""
-        return [
+    def _sent(self, number: int) -> tuple[str, ...] | None:
+        """The accounts of a request's frames; None where POSTs were sent, which are not kept."""
+        if any(turn.transport == "http" for turn in self._mock.turns):
+            return None
+        return tuple(
             frame.account
             for frame in self._mock.frames
             if frame.json.get("metadata") == {"number": str(number)}
-        ]
+        )

@@ -1,4 +1,4 @@
-"""`codexlb serve` as a process of its own."""
+"""`codexlb serve`, and other commands that run until they are told to end, as processes."""
 
 from __future__ import annotations
 
@@ -83,8 +83,18 @@ async def serving(
         environ: further variables of its environment.
     """
     port = free_port()
+    ready = running(cli, *options, "serve", port=port, until=LAST_LINE, wrapper=wrapper, **environ)
+    async with ready as program:
+        yield program
+
+
+@asynccontextmanager
+async def running(
+    cli: Cli, *args: str, port: int, until: str, wrapper: Sequence[str] = (), **environ: str
+) -> AsyncIterator[Program]:
+    """Run `codexlb ARGS --port PORT` from the moment it says `until` until the context ends."""
     process = await asyncio.create_subprocess_exec(
-        *wrapper, sys.executable, "-m", "codexlb_cli", *options, "serve", "--port", str(port),
+        *wrapper, sys.executable, "-m", "codexlb_cli", *args, "--port", str(port),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -94,7 +104,7 @@ async def serving(
     program = Program(process, port)
     program.read()
     try:
-        await program.until(program.out, LAST_LINE)
+        await program.until(program.out, until)
         yield program
     finally:
         if process.returncode is None:
