@@ -77,7 +77,7 @@ def test_who_is_asked_and_what_is_told(tmp_path: Path, transport: Transport) -> 
             first = await stage.turn(stream=False)
             assert first.header("x-codexlb-account") == "spare"
             stage.configure(accounts=tables)
-            forgot = stage.cli.run("owners", "forget", "--all", **stage.environ)
+            forgot = stage.cli.run("owners", "forget", "--all", stdin=b"", **stage.environ)
             assert forgot.code == 0, forgot
             answer = await stage.turn(model="asked", previous_response_id=first.json["id"])
             assert stage.sent[1:] == asked.sent.split()
