@@ -7,7 +7,6 @@ import importlib.util
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ from codexlb_cli.core.reconnect import Phase
 from codexlb_cli.core.selection import Reason
 from codexlb_cli.errors import ExitStatus
 from tests.support.cli import ROOT, Cli
+from tests.support.ports import free_port
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text("utf-8") for page in PAGES}
@@ -225,7 +225,7 @@ def test_the_readme_shows_what_its_commands_print(tmp_path: Path) -> None:
 def running_demo(home: Path) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
     """Run the demo on free ports; yields the process, the port and the banner."""
     for _ in range(5):
-        port = _free_port()
+        port = free_port()
         process = subprocess.Popen(
             [sys.executable, "-m", "codexlb_cli", "demo", "--port", str(port)],
             stdout=subprocess.PIPE,
@@ -249,17 +249,6 @@ def running_demo(home: Path) -> Iterator[tuple[subprocess.Popen[str], int, str]]
                     process.kill()
             return
     pytest.fail("no two free ports in a row")
-
-
-def _free_port() -> int:
-    """Return a port that is free, as is the next one."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            with suppress(OSError, OverflowError):
-                second.bind(("127.0.0.1", port + 1))
-                return port
 
 
 def test_the_readme_shows_the_demo(tmp_path: Path) -> None:

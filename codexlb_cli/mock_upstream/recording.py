@@ -61,6 +61,7 @@ class Turn:
 
     Attributes:
         number: counts the turns from 1.
+        at: when it was received, by the server's monotonic clock, in seconds.
         warm_up: whether it said `generate: false`.
         response_id: the id of its response; None if it got none.
         outcome: how it ended, None while it runs: the type of the terminal event, `error STATUS
@@ -72,6 +73,7 @@ class Turn:
     account: str
     transport: Transport
     model: str
+    at: float
     warm_up: bool = False
     response_id: str | None = None
     outcome: str | None = None
@@ -113,15 +115,23 @@ class Recording:
         keep: how many handshakes, frames, turns and file requests are kept each; the oldest go
             first. The frames' text is bounded too, by 256 MiB.
         on_turn: called with each turn when it has ended.
+        clock: the monotonic clock of the records, in seconds.
     """
 
-    def __init__(self, *, keep: int, on_turn: Callable[[Turn], None] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        keep: int,
+        clock: Callable[[], float],
+        on_turn: Callable[[Turn], None] | None = None,
+    ) -> None:
         self.handshakes: list[Handshake] = []
         self.frames: list[Frame] = []
         self.turns: list[Turn] = []
         self.file_requests: list[FileRequest] = []
         self.overlaps = 0
         self._keep = keep
+        self._clock = clock
         self._frame_bytes = 0
         self._turns_begun = 0
         self._on_turn = on_turn
@@ -148,7 +158,8 @@ class Recording:
     ) -> Turn:
         """Record a turn that begins, and return it."""
         self._turns_begun += 1
-        turn = Turn(self._turns_begun, socket, account, transport, model, warm_up)
+        now = self._clock()
+        turn = Turn(self._turns_begun, socket, account, transport, model, now, warm_up)
         self._append(self.turns, turn)
         return turn
 
@@ -210,6 +221,7 @@ class Recording:
                     "account": turn.account,
                     "transport": turn.transport,
                     "model": turn.model,
+                    "at": turn.at,
                     "warm_up": turn.warm_up,
                     "response_id": turn.response_id,
                     "outcome": turn.outcome,

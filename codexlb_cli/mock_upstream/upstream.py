@@ -35,7 +35,7 @@ class Upstream:
         wall_clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
-        self._recording = Recording(keep=keep, on_turn=on_turn)
+        self._recording = Recording(keep=keep, clock=clock, on_turn=on_turn)
         self._state = UpstreamState(
             script=script or Script(),
             accounts=accounts,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.cli import Cli
+from tests.support.ports import free_port
 
 KEYS = {"work": "sk-upstream-work", "home": "sk-upstream-home"}
 """The accounts, in the order of the configuration, and the keys that the upstream knows."""
@@ -54,7 +54,7 @@ def serving(
         more: further TOML for the configuration.
     """
     cli = Cli(home)
-    port = _free_port()
+    port = free_port()
     cli.configure(_configuration(port, upstream, accounts) + more)
     gateway = ServingGateway(cli, f"http://127.0.0.1:{port}/v1")
     with _process(gateway, "--config", str(cli.config_file), "serve"):
@@ -64,7 +64,7 @@ def serving(
 @contextmanager
 def demonstrating(home: Path) -> Iterator[ServingGateway]:
     """Run `codexlb demo` likewise."""
-    port = _free_port()
+    port = free_port()
     gateway = ServingGateway(Cli(home), f"http://127.0.0.1:{port}/v1")
     with _process(gateway, "demo", "--port", str(port)):
         yield gateway
@@ -119,14 +119,3 @@ def _configuration(port: int, upstream: str, accounts: Sequence[str]) -> str:
         for name in accounts
     ]
     return "\n".join(tables)
-
-
-def _free_port() -> int:
-    """Return a port that is free, as the one after it is, which the demo's upstream takes."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            with suppress(OSError, OverflowError):
-                second.bind(("127.0.0.1", port + 1))
-                return port

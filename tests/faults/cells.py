@@ -7,20 +7,24 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Literal, get_args
 
-from tests.faults.table import Fault, Phase, faults
+from tests.faults.table import Fault, Phase, Transport, faults
 
-Affinity = Literal["session", "cache", "none", "anchored", "stored"]
+Affinity = Literal[
+    "session", "cache", "none", "anchored", "stored", "conversation", "file", "turn state"
+]
 """Hard by a session; soft by prompt_cache_key; none; hard by a response that lives on its socket;
-hard by a response that is stored."""
+hard by what lies in an account: a response, a conversation, a file; hard by a turn state."""
 Accounts = Literal["1", "2", "3", "limited", "disabled"]
 """How many there are, all usable; or three of which the owner is limited or disabled."""
 Reach = Literal["once", "always"]
 """Whether the fault happens once, or wherever the turn goes."""
-Transport = Literal["websocket"]
-"""What is spoken upstream."""
+Client = Literal["stream", "codex", "whole"]
+"""Whether it wants a stream, is Codex (which wants one as well), or wants the whole at once."""
 
 AFFINITIES: tuple[Affinity, ...] = get_args(Affinity)
+LATE: tuple[Phase, ...] = ("created", "streaming")
 NAMES = ("work", "home", "spare")
+PINNED = frozenset({"anchored", "stored", "conversation", "file"})
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Cell:
     """One play: a turn that meets a fault.
 
     Attributes:
-        stream: whether the client wants a stream.
+        transport: how the accounts are configured to be spoken to.
     """
 
     fault: Fault
@@ -36,28 +40,42 @@ class Cell:
     affinity: Affinity
     accounts: Accounts
     reach: Reach
-    stream: bool
-    transport: Transport = "websocket"
+    client: Client
+    transport: Transport = "auto"
 
     @property
     def label(self) -> str:
         """Name it."""
-        client = "stream" if self.stream else "whole"
         words = (
-            self.fault.name, self.phase, self.affinity, self.accounts, self.reach, client,
+            self.fault.name, self.phase, self.affinity, self.accounts, self.reach, self.client,
             self.transport,
         )  # fmt: skip
         return " / ".join(words)
 
     @property
+    def stream(self) -> bool:
+        """Whether the client wants a stream."""
+        return self.client != "whole"
+
+    @property
     def hard(self) -> bool:
         """Whether the turn is bound to its owner."""
-        return self.affinity in {"session", "anchored", "stored"}
+        return self.affinity not in {"cache", "none"}
 
     @property
     def portable(self) -> bool:
         """Whether the turn may move when its account fails."""
-        return self.affinity not in {"anchored", "stored"}
+        return self.affinity not in PINNED
+
+    @property
+    def chainless(self) -> bool:
+        """Whether the turn continues a response that lives on a socket where there is none."""
+        return self.affinity == "anchored" and self.transport == "http"
+
+    @property
+    def falls_back(self) -> bool:
+        """Whether the upgrade is refused because there is none, and HTTP takes its place."""
+        return self.fault.meaning == "no_websocket" and self.transport == "auto"
 
     @property
     def owner_out(self) -> bool:
@@ -87,40 +105,62 @@ def cells() -> list[Cell]:
 
 def _cells(fault: Fault) -> Iterator[Cell]:
     accounts: tuple[Accounts, ...] = get_args(Accounts)
-    dimensions = product(fault.phases, AFFINITIES, accounts, _REACHES, (True, False), _TRANSPORTS)
-    for phase, affinity, usable, reach, stream, transport in dimensions:
-        cell = Cell(fault, phase, affinity, usable, reach, stream, transport)
-        if _makes_sense(cell):
+    clients: tuple[Client, ...] = get_args(Client)
+    dimensions = product(fault.phases, AFFINITIES, accounts, _REACHES, clients, fault.transports)
+    for phase, affinity, usable, reach, client, transport in dimensions:
+        cell = Cell(fault, phase, affinity, usable, reach, client, transport)
+        if _is_possible(cell) and _is_another(cell):
             yield cell
 
 
 _REACHES: tuple[Reach, ...] = get_args(Reach)
-_TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
 
 
-def _makes_sense(cell: Cell) -> bool:
-    if cell.reach == "always" and cell.phase not in {"dial", "sent"}:
-        return False  # nothing is tried again
+def _is_possible(cell: Cell) -> bool:
+    late = cell.phase not in {"dial", "sent"}
+    if late and (cell.reach == "always" or cell.owner_out):
+        return False  # nothing is tried again, and the owner's state has no say any more
     if cell.affinity == "anchored" and cell.phase == "dial":
         return False  # its socket is open
-    if cell.owner_out and cell.phase not in {"dial", "sent"}:
-        return False  # the owner's state has no say any more
-    if cell.reach == "always" and cell.fault.resets_at and (cell.fault.named or 0) <= 10:
-        return False  # at the second try the time that it names is over
-    # Nothing is sent, so the fault does not happen: one is as good as all.
-    nothing_happens = cell.owner_out and not cell.portable
-    return not nothing_happens or cell.fault.name in {"close 1011", "dial 503"}
+    if cell.transport == "http" and cell.phase == "idle":
+        return False  # nothing is open
+    if cell.transport == "http" and (cell.fault.kind, cell.phase) == ("frame", "sent"):
+        return False  # before the first event, a POST is answered with a status
+    # At the second try the time that it names is over.
+    over = cell.fault.resets_at and (cell.fault.named or 0) <= 10
+    return not (cell.reach == "always" and over)
+
+
+def _is_another(cell: Cell) -> bool:
+    """Whether the rules, or how they are carried out, could make a difference in this cell."""
+    if cell.chainless or (cell.owner_out and not cell.portable):
+        # Nothing is sent, so the fault does not happen: one is as good as all.
+        early = cell.phase in {"dial", "sent"}
+        return early and cell.fault.name in {"close 1006", "close 1011", "dial 503"}
+    if cell.client == "codex" and cell.phase not in LATE:
+        return False  # only the last event is another one
+    if cell.affinity in {"conversation", "file", "turn state"} and cell.accounts in {"1", "2"}:
+        return False  # they differ from a session, or a stored response, in how they are known
+    late = cell.phase not in {"dial", "sent"}
+    if cell.accounts == "2" and (late or cell.transport == "http"):
+        return False
+    if cell.accounts == "1" and late and cell.fault.kind == "frame":
+        return False  # the others have no say any more
+    if cell.fault.alike:
+        return cell.accounts == "3" and cell.affinity in {"session", "cache", "stored"}
+    return True
 
 
 def sample() -> list[Cell]:
     """Return a cell of each fault, phase and reach; every circumstance comes often."""
-    groups: dict[tuple[str, str, str], list[Cell]] = {}
+    groups: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells():
-        groups.setdefault((cell.fault.name, cell.phase, cell.reach), []).append(cell)
+        group = (cell.fault.name, cell.phase, cell.reach, cell.transport)
+        groups.setdefault(group, []).append(cell)
     # Another one in each group: the step has no divisor in common with the number of affinities,
     # of accounts and of clients.
     chosen = [group[number * 7 % len(group)] for number, group in enumerate(groups.values())]
-    return [cell for number, cell in enumerate(chosen) if not _too_alike(cell) or number % 3 == 0]
+    return [cell for number, cell in enumerate(chosen) if not _too_alike(cell) or number % 4 == 0]
 
 
 def _too_alike(cell: Cell) -> bool:

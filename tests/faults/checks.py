@@ -24,7 +24,7 @@ def faults_of(cell: Cell, played: Played) -> list[str]:
     should = expected(cell)
     return [
         *_promises(cell, played),
-        *(f"answer: {fault}" for fault in _wire(played.answer)),
+        *(f"answer: {fault}" for fault in _wire(cell, played.answer)),
         *_outcome(cell, played, should),
         *_accounts(cell, played, should),
         *_next(cell, played),
@@ -32,7 +32,7 @@ def faults_of(cell: Cell, played: Played) -> list[str]:
 
 
 def _promises(cell: Cell, played: Played) -> Iterator[str]:
-    answer, creates = played.answer, played.creates
+    creates = played.creates
     if len(creates) > 2:
         yield f"{len(creates)} creates"
     if any(turn.response_id for turn in creates[:-1]):
@@ -44,8 +44,21 @@ def _promises(cell: Cell, played: Played) -> Iterator[str]:
         yield f"it took {played.seconds:g} s"
     strayed = {*played.sent} - {cell.first}
     may_move = cell.portable and (cell.fault.of_account or cell.owner_out)
+    spoken = "http" if cell.transport == "http" or cell.falls_back else "websocket"
+    if {turn.transport for turn in creates} - {spoken}:
+        yield f"not all was sent over {spoken}"
     if cell.hard and strayed and not may_move:
         yield f"a hard turn was sent to {sorted(strayed)}"
+    if any(turn.outcome is None for turn in creates):
+        yield "a turn of the upstream still runs"
+    if played.warnings:
+        yield f"warnings: {played.warnings}"
+    yield from _told(cell, played)
+
+
+def _told(cell: Cell, played: Played) -> Iterator[str]:
+    """What the client may and must be told, however it ends."""
+    answer, creates = played.answer, played.creates
     attempts = answer.header("x-codexlb-attempts")
     if (attempts is not None or creates) and attempts != str(len(creates)):
         yield f"x-codexlb-attempts is {attempts} after {len(creates)} creates"
@@ -60,11 +73,9 @@ def _promises(cell: Cell, played: Played) -> Iterator[str]:
         yield f"the upstream's own {answer.status} reached the client"
     if answer.status == 401:
         yield "a 401 reached the client"
-    if played.warnings:
-        yield f"warnings: {played.warnings}"
 
 
-def _wire(answer: Answer) -> Iterator[str]:
+def _wire(cell: Cell, answer: Answer) -> Iterator[str]:
     """What an answer must be, whatever it says."""
     if not answer.complete:
         yield "it is cut off"
@@ -77,6 +88,7 @@ def _wire(answer: Answer) -> Iterator[str]:
             yield f"its error has no type: {answer.error}"
     elif (answer.header("content-type") or "").startswith("text/event-stream"):
         yield from _stream([event.data for event in answer.events])
+        yield from _last(cell, answer.events[-1].data)
     elif answer.json["status"] != "completed":
         yield f"the response is {answer.json['status']}"
 
@@ -85,12 +97,26 @@ def _stream(events: list[dict[str, Any]]) -> Iterator[str]:
     kinds = [event["type"] for event in events]
     if [kind for kind in kinds if kind in TERMINAL] != kinds[-1:]:
         yield f"terminal events: {kinds}"
-    numbers = [event["sequence_number"] for event in events]
+    # Codex takes its keep-alives as events, which have no number.
+    numbers = [event["sequence_number"] for event in events if event["type"] != "keepalive"]
     if any(later <= earlier for earlier, later in pairwise(numbers)):
         yield f"sequence numbers: {numbers}"
     ids = {event["response"]["id"] for event in events if "response" in event}
     if len(ids) > 1:
         yield f"response ids: {sorted(ids)}"
+
+
+def _last(cell: Cell, event: dict[str, Any]) -> Iterator[str]:
+    """What the last event must look like: Codex reads no `error`, all others raise on it alone."""
+    if event["type"] == "error":
+        members = ("code", "message", "param")
+        flat, nested = ([e.get(name) for name in members] for e in (event, event["error"]))
+        if cell.client == "codex" or flat != nested or not isinstance(event["error"]["type"], str):
+            yield f"its last event is {event}"
+    elif event["type"] == "response.failed":
+        response = event["response"]
+        if cell.client != "codex" or response["status"] != "failed":
+            yield f"its last event is {event}"
 
 
 def ending(answer: Answer) -> tuple[int, object]:
@@ -100,6 +126,8 @@ def ending(answer: Answer) -> tuple[int, object]:
     if not (answer.header("content-type") or "").startswith("text/event-stream"):
         return 200, None
     last = answer.events[-1].data
+    if last["type"] == "response.failed":
+        return 200, last["response"]["error"]["code"]
     return 200, (last["code"] or NAMELESS) if last["type"] == "error" else None
 
 
@@ -115,7 +143,7 @@ def _outcome(cell: Cell, played: Played, should: Expected) -> Iterator[str]:
     if should.wait is not None and played.waits:
         last = played.waits[-1]
         if abs(last - should.wait) > 0.01:
-            yield f"the last upgrade came after {last:g} s, not {should.wait:g} s"
+            yield f"the last create came after {last:g} s, not {should.wait:g} s"
     told = played.answer.header("retry-after")
     wanted = None if should.retry_after is None else str(should.retry_after)
     if should.retry_after != -1 and told != wanted:
@@ -123,8 +151,6 @@ def _outcome(cell: Cell, played: Played, should: Expected) -> Iterator[str]:
 
 
 def _accounts(cell: Cell, played: Played, should: Expected) -> Iterator[str]:
-    if should.accounts is None:
-        return
     before = {"work": cell.accounts} if cell.owner_out else {}
     for name, seen in played.accounts.items():
         blamed = should.accounts.get(name)
@@ -139,17 +165,19 @@ def _accounts(cell: Cell, played: Played, should: Expected) -> Iterator[str]:
 
 def _next(cell: Cell, played: Played) -> Iterator[str]:
     answer = played.next
-    yield from (f"next turn: {fault}" for fault in _wire(answer))
+    yield from (f"next turn: {fault}" for fault in _wire(cell, answer))
     if ending(answer) != SERVED:
         yield f"the next turn ended with {ending(answer)}"
     if len(played.next_creates) != 1:
         yield f"the next turn took {len(played.next_creates)} creates"
     served = [turn.account for turn in played.next_creates]
+    if cell.falls_back and served == [cell.first] and played.next_creates[0].transport != "http":
+        yield "it was forgotten that the account has no WebSocket"
     if cell.fault.meaning == "model" and not cell.hard:
         # It is remembered who lacks the model; the key's turns stay where they found a home.
         if cell.affinity == "cache" and played.answer.status == 200 and served != played.sent[-1:]:
             yield f"the next turn went to {served}, away from {played.sent[-1]}"
         return
-    keeps = cell.affinity in {"session", "stored", "cache"} and not cell.owner_out
+    keeps = cell.affinity not in {"none", "anchored"} and not cell.owner_out
     if keeps and not cell.fault.of_account and served and served[0] != "work":
         yield f"the next turn left its account for {served[0]}"

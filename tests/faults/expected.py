@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from tests.faults.cells import Cell
@@ -20,6 +20,8 @@ CUT_SHORT = (502, "upstream_closed")
 
 NAMELESS = "error"
 """Stands for the code of an error event that has none."""
+RETRIED = "server_error"
+"""Codex is given the one code that it retries, whatever went wrong."""
 
 Ending = tuple[int, str | None]
 
@@ -36,18 +38,17 @@ class Expected:
     """What the rules say.
 
     Attributes:
-        sent: the accounts that get a `response.create`, in order.
+        sent: the accounts that get a `response.create` or a POST, in order.
         endings: status and code, any of these.
-        wait: how long until the last upgrade, in seconds; None if nothing is said of it.
-        accounts: the accounts that are left in a state, all others are ready; None if nothing is
-            said of them.
+        wait: how long until the last of these, in seconds; None if nothing is said of it.
+        accounts: the accounts that are left in a state, all others are ready.
         retry_after: what the client is told; None if nothing, -1 if that is not checked.
     """
 
     sent: Sequence[str]
     endings: Sequence[Ending]
     wait: float | None = None
-    accounts: dict[str, Blamed] | None = field(default_factory=dict)
+    accounts: dict[str, Blamed] = field(default_factory=dict)
     retry_after: int | None = -1
 
 
@@ -57,6 +58,8 @@ def expected(cell: Cell) -> Expected:
         if cell.accounts == "limited":
             return Expected([], [EXHAUSTED], accounts={"work": Blamed("limited")}, retry_after=None)
         return Expected([], [OWNER_OUT], retry_after=None)
+    if cell.chainless:
+        return Expected([], [NOT_FOUND])
     match cell.phase:
         case "idle":
             return _idle(cell)
@@ -82,12 +85,30 @@ def _idle(cell: Cell) -> Expected:
 def _started(cell: Cell) -> Expected:
     fault, row = cell.fault, cell.fault.close
     if row is not None:
-        return Expected([cell.first], [CUT_SHORT], accounts=_cooled(row, cell.first))
-    # Its own error is the terminal event. The error table speaks of errors before the first event
-    # only, so it does not say whether the account is to blame.
-    status = 502 if fault.status == 401 else fault.status  # a client's own login is not at fault
-    ending = (200, fault.code or NAMELESS) if cell.stream else (status, fault.code)
-    return Expected([cell.first], [ending], accounts=None)
+        endings = [(200, RETRIED) if cell.client == "codex" else CUT_SHORT]
+        return Expected([cell.first], endings, accounts=_cooled(row, cell.first))
+    # Its own error is the terminal event.
+    if cell.client == "codex":
+        ending: Ending = (200, RETRIED)
+    elif cell.stream:
+        ending = (200, fault.code or NAMELESS)
+    elif cell.transport == "http":  # the event has no status
+        ending = (502, fault.code)
+    else:
+        status = 502 if fault.status == 401 else fault.status  # a client's login is not at fault
+        ending = (status, fault.code)
+    return Expected([cell.first], [ending], accounts=learned(cell))
+
+
+def learned(cell: Cell) -> dict[str, Blamed]:
+    """Return what an error that comes late says of its account: a limit, a refused credential."""
+    fault = cell.fault
+    if fault.meaning not in {"login", "limit"}:
+        return {}
+    if cell.transport != "http":
+        return _states(fault, cell.first)
+    # Over HTTP an event tells its code, and neither a status nor a time.
+    return {} if fault.code is None else _states(replace(fault, named=None), cell.first)
 
 
 def _cooled(row: Close, *names: str) -> dict[str, Blamed]:
@@ -102,16 +123,14 @@ def _cooled(row: Close, *names: str) -> dict[str, Blamed]:
 def _closed(cell: Cell, row: Close) -> Expected:
     first = cell.first
     if row.soft == "give_up":
-        endings = [(row.status, row.code)]
-        if cell.affinity == "anchored" and row.code == "upstream_protocol_error":
-            endings.append(NOT_FOUND)  # its chain is lost as well, and either one goes on
-        return Expected([first], endings, accounts=_cooled(row, first))
+        # A chain's client is told as well: in full its input would be as big, and as ill received.
+        told = None if row.code == "request_too_large" else 1
+        ending = (row.status, row.code)
+        return Expected([first], [ending], accounts=_cooled(row, first), retry_after=told)
     if cell.affinity == "anchored":
         lost = [NOT_FOUND]
-        if cell.fault.lasts:
+        if cell.fault.lasts:  # the chain may be alive, so it is not lost for good
             lost = [(504, "upstream_silent")]
-        if cell.fault.lasts and cell.fault.lasts < 100:
-            lost.append(NOT_FOUND)  # the row for closes, or the one for silence
         return Expected([first], lost, accounts=_cooled(row, first))
     elsewhere = not cell.hard and row.soft == "other" and bool(cell.others)
     second = cell.others[0] if elsewhere else first
@@ -126,12 +145,14 @@ def _closed(cell: Cell, row: Close) -> Expected:
     )
 
 
-# Error frames before the first event
+# Error frames before the first event, and answers to a POST
 
 
 def _refused(cell: Cell) -> Expected:
     fault, first = cell.fault, cell.first
     match fault.meaning:
+        case "forbidden" if fault.kind == "post":
+            return _post_forbidden(cell)
         case "login" | "limit":
             return _account_refused(cell)
         case "upstream" | "expired":
@@ -154,6 +175,21 @@ def _upstream_refused(cell: Cell) -> Expected:
     if cell.reach == "once":
         return Expected([first, second], [SERVED], wait, retry_after=None)
     return Expected([first, second], [UNAVAILABLE], wait, retry_after=1)
+
+
+def _post_forbidden(cell: Cell) -> Expected:
+    first, others = cell.first, cell.others
+    if cell.hard:
+        if cell.reach == "once":  # completed, so nothing is held against it
+            return Expected([first, first], [SERVED], 3.0, retry_after=None)
+        left = {first: Blamed("cooling_down", 30)}
+        return Expected([first, first], [UNAVAILABLE], 3.0, left, retry_after=1)
+    sent = [first, *others[:1]]
+    blamed = sent[:1] if cell.reach == "once" else sent
+    left = dict.fromkeys(blamed, Blamed("cooling_down", 3))
+    if cell.reach == "once" and others:
+        return Expected(sent, [SERVED], 0.0, left, retry_after=None)
+    return Expected(sent, [UNAVAILABLE], 0.0, left, retry_after=1)
 
 
 def _account_refused(cell: Cell) -> Expected:
@@ -225,6 +261,8 @@ def _at_dial(cell: Cell) -> Expected:
             return _dial_forbidden(cell, bound=bound)
         case "upstream" | "network":
             return _dial_failed(cell, bound=bound)
+        case "no_websocket" if cell.falls_back:
+            return Expected([cell.first], [SERVED], 0.0, retry_after=None)
         case "no_websocket" if bound or not cell.others or cell.reach == "always":
             return Expected([], [UNAVAILABLE])
         case "no_websocket":

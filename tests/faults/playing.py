@@ -10,17 +10,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from codexlb_cli.mock_upstream.recording import Handshake, Turn
+from codexlb_cli.mock_upstream.recording import Turn
 from codexlb_cli.mock_upstream.rules import HandshakeRule, TurnRule
 from codexlb_cli.mock_upstream.script import Script
-from tests.faults.cells import Cell
+from tests.faults.cells import LATE, Cell
 from tests.faults.table import Phase
-from tests.support.client import Answer, Header
-from tests.support.gateway import Stage, session
+from tests.faults.talking import GIVES_STATE, Conversation
+from tests.support.client import Answer
+from tests.support.gateway import Stage
 from tests.support.virtual import play_virtually
 
 LIMIT_SECONDS = 3600
 """How long the owner is out where it is limited beforehand."""
+ONE_AT_A_TIME = "[lanes]\nmax_turns = 1"
+"""In every cell, so that a turn whose place is not given back when it is over blocks the next."""
+NEEDS_A_PERSON = frozenset({"owner_unavailable", "no_accounts", "usage_limit_reached"})
 PLACES: dict[Phase, str] = {"sent": "before_created"}
 Rule = HandshakeRule | TurnRule
 
@@ -56,7 +60,6 @@ class Played:
         answer: to the turn.
         seconds: how long it took.
         creates: the `response.create` that were sent for it.
-        dials: the upgrades for it.
         waits: after how many seconds each of them came.
         accounts: what was known of the accounts after it.
         next: the answer to the conversation's next turn, when the fault is over.
@@ -68,7 +71,6 @@ class Played:
     answer: Answer
     seconds: float
     creates: list[Turn]
-    dials: list[Handshake]
     waits: list[float]
     accounts: dict[str, AccountSeen]
     next: Answer
@@ -90,14 +92,22 @@ async def play_cell(cell: Cell, folder: Path, port: int) -> Played:
         port: a port that refuses connections.
     """
     limits = {"status": 429, "code": "usage_limit_reached", "resets_in_seconds": LIMIT_SECONDS}
-    rules = Rules([TurnRule.model_validate({"model": "limited", "error": limits})])
+    rules = Rules((TurnRule.model_validate({"model": "limited", "error": limits}), GIVES_STATE))
     seen: list[Played] = []
 
     async def test(stage: Stage) -> None:
         seen.append(await _Play(cell, stage, rules, port).play())
 
-    await play_virtually(test, folder, names=cell.names, script=Script(rules), draws=1.0)
+    options: dict[str, Any] = {"names": cell.names, "accounts": _tables(cell)}
+    script = Script(rules)
+    await play_virtually(test, folder, script=script, draws=1.0, more=ONE_AT_A_TIME, **options)
     return seen[0]
+
+
+def _tables(cell: Cell) -> dict[str, str]:
+    """Return what each account's table says beside its address and key."""
+    spoken = "" if cell.transport == "auto" else f'transport = "{cell.transport}"'
+    return dict.fromkeys(cell.names, spoken)
 
 
 def fault_rules(cell: Cell, now: float) -> tuple[Rule, ...]:
@@ -126,34 +136,28 @@ class _Play:
         self._rules = rules
         self._port = port
         self._loop = asyncio.get_running_loop()
-        self._stored = ""
-        self._members: dict[str, Any] = {"stream": cell.stream}
-        self._headers: list[Header] = []
-        if cell.affinity == "session":
-            self._headers = session("s")
-        elif cell.affinity == "cache":
-            self._members["prompt_cache_key"] = "k"
+        self._talk = Conversation(stage, cell.affinity, cell.client)
 
     async def play(self) -> Played:
         cell, stage, mock = self._cell, self._stage, self._stage.mock
         if cell.affinity != "none" or cell.owner_out:
-            await self._settle()
+            await self._talk.settle()
         await self._take_owner_out()
         self._begin()
         if cell.phase == "idle":
             # The turn is over before the fault: the next one is what meets a closed socket.
-            first = await self._turn()
+            first = await self._talk.turn()
             assert first.status == 200
             if cell.affinity == "anchored":
-                self._members["previous_response_id"] = _response_id(first)
+                self._talk.members["previous_response_id"] = _response_id(first)
             await asyncio.sleep(1)
-        creates, dials = len(mock.turns), len(mock.handshakes)
+        creates = len(mock.turns)
         began = self._loop.time()
-        answer = await self._turn()
+        answer = await self._talk.turn()
         seconds = self._loop.time() - began
         await asyncio.sleep(0.01)  # what was queued for the disk is on it
         accounts = await self._accounts()
-        sent, dialled = mock.turns[creates:], mock.handshakes[dials:]
+        sent = mock.turns[creates:]
         self._end()
         await self._wait_as_told(answer)
         before_next = len(mock.turns)
@@ -161,8 +165,7 @@ class _Play:
             answer=answer,
             seconds=seconds,
             creates=sent,
-            dials=dialled,
-            waits=[handshake.at - began for handshake in dialled],
+            waits=[turn.at - began for turn in sent],
             accounts=accounts,
             next=await self._next(answer),
             next_creates=mock.turns[before_next:],
@@ -172,27 +175,11 @@ class _Play:
 
     # Before
 
-    async def _settle(self) -> None:
-        first = await self._whole()
-        assert first.header("x-codexlb-account") == "work"
-        self._stored = first.json["id"]
-        if self._cell.affinity == "stored":
-            self._members["previous_response_id"] = self._stored
-        elif self._cell.affinity == "anchored":
-            self._members.update(previous_response_id=self._stored, store=False)
-            second = await self._whole()
-            assert second.header("x-codexlb-account") == "work"
-            self._members["previous_response_id"] = second.json["id"]
-
-    async def _whole(self, **members: object) -> Answer:
-        every = {**self._members, **members, "stream": False}
-        answer = await self._stage.turn(headers=self._headers, **every)
-        assert answer.status == 200
-        return answer
-
     async def _take_owner_out(self) -> None:
         if self._cell.accounts == "limited":
-            refused = await self._stage.turn(previous_response_id=self._stored, model="limited")
+            refused = await self._stage.turn(
+                previous_response_id=self._talk.stored, model="limited"
+            )
             assert refused.status == 429
         elif self._cell.accounts == "disabled":
             self._command("disable", "work")
@@ -200,7 +187,7 @@ class _Play:
     def _begin(self) -> None:
         self._rules.fault = fault_rules(self._cell, self._stage.clock())
         if self._cell.phase == "dial":
-            self._headers = [*self._headers, ("originator", "another")]  # takes a new socket
+            self._talk.headers.append(("originator", "another"))  # takes a new socket
         if self._cell.fault.closed_port:
             owner = self._cell.first
             closed = f"http://127.0.0.1:{self._port}/v1"
@@ -221,10 +208,13 @@ class _Play:
         if retry_after is not None:
             await asyncio.sleep(float(retry_after))
         code = _code(answer)
-        if code == "usage_limit_reached" and not self._cell.owner_out:
+        late = self._cell.phase in LATE
+        if code == "usage_limit_reached" and not self._cell.owner_out and not late:
             until = answer.error.get("resets_at", self._stage.clock())
             await asyncio.sleep(until - self._stage.clock())
-        elif code in {"owner_unavailable", "no_accounts", "usage_limit_reached"}:
+        elif late and self._cell.fault.meaning == "limit":
+            await asyncio.sleep(self._cell.fault.named or 0.0)
+        elif code in NEEDS_A_PERSON or (late and self._cell.fault.meaning == "login"):
             for name in self._cell.names:
                 self._command("reset", name)
                 self._command("enable", name)
@@ -232,13 +222,10 @@ class _Play:
     async def _next(self, answer: Answer) -> Answer:
         if self._cell.affinity == "anchored":
             # What clients do when the chain is lost, and may do at any time: send all again.
-            del self._members["previous_response_id"]
-        return await self._turn()
+            del self._talk.members["previous_response_id"]
+        return await self._talk.turn()
 
     # Both
-
-    async def _turn(self) -> Answer:
-        return await self._stage.turn(headers=self._headers, **self._members)
 
     async def _accounts(self) -> dict[str, AccountSeen]:
         known = (await self._stage.get("/readyz")).json["accounts"]
@@ -263,9 +250,11 @@ class _Play:
 
     def _configure(self, urls: Any) -> None:
         stage, own = self._stage, self._stage.urls
-        disabled = {"work": "enabled = false"} if self._cell.accounts == "disabled" else None
+        tables = _tables(self._cell)
+        if self._cell.accounts == "disabled":
+            tables["work"] += "\nenabled = false"
         stage.urls = urls
-        stage.configure(accounts=disabled)
+        stage.configure(ONE_AT_A_TIME, tables)
         stage.urls = own
 
 

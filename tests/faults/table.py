@@ -14,6 +14,13 @@ Phase = Literal["dial", "sent", "created", "streaming", "idle"]
 AFTER_DIAL: tuple[Phase, ...] = ("sent", "created", "streaming", "idle")
 BUSY: tuple[Phase, ...] = ("sent", "created", "streaming")
 
+Transport = Literal["auto", "websocket", "http"]
+"""How the accounts are configured to be spoken to. `auto`, the default, means a WebSocket but where
+an upgrade is refused because there is none."""
+Kind = Literal["close", "dial", "post", "frame"]
+"""What brings a fault about: the connection itself, or the refusal of an upgrade, the answer to a
+POST, an error frame or event."""
+
 
 class Close(NamedTuple):
     """A row of the close table.
@@ -101,6 +108,10 @@ class Fault:
         name: for people.
         meaning: the row of the error table; `close` for the close table.
         phases: where it can happen.
+        kind: what brings it about.
+        transports: with which of them it can happen.
+        alike: whether another fault stands for it, of the same row of the close table: then it is
+            not played in every circumstance.
         turn: the members of the mock's rule for a turn.
         dial: the members of the mock's rule for an upgrade.
         close: the row of the close table.
@@ -115,6 +126,9 @@ class Fault:
     name: str
     meaning: Meaning
     phases: tuple[Phase, ...]
+    kind: Kind = "close"
+    transports: tuple[Transport, ...] = ("auto", "http")
+    alike: bool = False
     turn: dict[str, Any] = field(default_factory=dict)
     dial: dict[str, Any] = field(default_factory=dict)
     close: Close | None = None
@@ -128,22 +142,36 @@ class Fault:
     @property
     def of_account(self) -> bool:
         """Whether it is evidence against the account, so that portable sessions move."""
-        return self.meaning in {"login", "limit"} or (self.meaning == "forbidden" and not self.turn)
+        forbidden = self.meaning == "forbidden" and self.kind != "frame"
+        return self.meaning in {"login", "limit"} or forbidden
 
 
 def _closes() -> Iterator[Fault]:
+    rows: list[Close] = []
     for code, row in CLOSES.items():
-        yield Fault(f"close {code}", "close", AFTER_DIAL, {"close": code}, close=row)
+        cut = code == 1006  # HTTP knows no codes, but it can be cut off as well
+        yield Fault(
+            f"close {code}",
+            "close",
+            AFTER_DIAL,
+            transports=("auto", "http") if cut else ("auto",),
+            alike=row in rows and not cut,
+            turn={"close": code},
+            close=row,
+        )
+        rows.append(row)
 
 
 def _silences() -> Iterator[Fault]:
     # `[timeouts] first_event`; a ping every 20 s, and 20 s for its pong.
-    yield Fault("silence", "close", ("sent",), {"silence": True}, close=LOST, lasts=100)
-    yield Fault(
-        "silence", "close", ("created", "streaming"), {"silence": True}, close=LOST, lasts=900
-    )
+    yield Fault("silence", "close", ("sent",), turn={"silence": True}, close=LOST, lasts=100)
+    late: tuple[Phase, ...] = ("created", "streaming")
+    yield Fault("silence", "close", late, turn={"silence": True}, close=LOST, lasts=900)
     mute = {"silence": True, "pong": False}
-    yield Fault("silence without pongs", "close", BUSY, mute, close=LIVENESS, lasts=40)
+    pings: tuple[Transport, ...] = ("auto",)
+    yield Fault(
+        "silence without pongs", "close", BUSY, "close", pings, turn=mute, close=LIVENESS, lasts=40
+    )
 
 
 def _no_events() -> Iterator[Fault]:
@@ -153,8 +181,8 @@ def _no_events() -> Iterator[Fault]:
         "JSON array": {"send": ("[1]",)},
         "cut JSON": {"send": ('{"type":"response.created"',)},
     }
-    for name, rule in strays.items():
-        yield Fault(name, "close", AFTER_DIAL, rule, close=BROKEN)
+    for number, (name, rule) in enumerate(strays.items()):
+        yield Fault(name, "close", AFTER_DIAL, alike=number > 0, turn=rule, close=BROKEN)
 
 
 class Error(NamedTuple):
@@ -224,7 +252,20 @@ FRAME_ERRORS = (
 )
 
 
-def _fault(kind: Literal["dial", "frame"], error: Error) -> Fault:
+POST_ERRORS = tuple(
+    error
+    for error in dict.fromkeys((*DIAL_ERRORS, *FRAME_ERRORS))
+    if error.meaning != "expired"  # no socket
+)
+
+TRANSPORTS: dict[Kind, tuple[Transport, ...]] = {
+    "dial": ("auto",),
+    "post": ("http",),
+    "frame": ("auto", "http"),
+}
+
+
+def _fault(kind: Kind, error: Error) -> Fault:
     members: dict[str, Any] = {"code": error.code, "message": "Scripted."}
     headers = {}
     if error.how == "header" and error.named is not None:
@@ -232,11 +273,15 @@ def _fault(kind: Literal["dial", "frame"], error: Error) -> Fault:
     rule: dict[str, Any] = {"error": {**members, "status": error.status, "headers": headers}}
     if kind == "dial":
         rule = {"status": error.status, "error": members, "headers": headers}
+    phases: dict[Kind, tuple[Phase, ...]] = {"dial": ("dial",), "post": ("sent",)}
+    has_none = error.meaning == "no_websocket"
     return Fault(
         name=_named(kind, error),
-        meaning=error.meaning,
-        phases=("dial",) if kind == "dial" else AFTER_DIAL,
-        turn=rule if kind == "frame" else {},
+        meaning="request" if has_none and kind == "post" else error.meaning,
+        phases=phases.get(kind, AFTER_DIAL),
+        kind=kind,
+        transports=("auto", "websocket") if has_none and kind == "dial" else TRANSPORTS[kind],
+        turn={} if kind == "dial" else rule,
         dial=rule if kind == "dial" else {},
         named=error.named,
         resets_at=error.how == "resets_at",
@@ -254,14 +299,18 @@ def _named(kind: str, error: Error) -> str:
 
 def _errors() -> Iterator[Fault]:
     yield from (_fault("dial", error) for error in DIAL_ERRORS)
+    yield from (_fault("post", error) for error in POST_ERRORS)
     yield from (_fault("frame", error) for error in FRAME_ERRORS)
 
 
 def _no_network() -> Iterator[Fault]:
-    yield Fault("dial refused", "network", ("dial",), closed_port=True)
-    yield Fault("dial cut", "network", ("dial",), dial={"cut": True})
+    yield Fault("dial refused", "network", ("dial",), "dial", closed_port=True)
+    # Upgrades; a connection for a POST is open once TCP is.
+    upgrades: tuple[Transport, ...] = ("auto",)
+    cut, mute = {"cut": True}, {"silence": True}
+    yield Fault("dial cut", "network", ("dial",), "dial", upgrades, dial=cut)
     # `[timeouts] dial`
-    yield Fault("dial silent", "network", ("dial",), dial={"silence": True}, lasts=15)
+    yield Fault("dial silent", "network", ("dial",), "dial", upgrades, dial=mute, lasts=15)
 
 
 def faults() -> list[Fault]:

@@ -31,9 +31,10 @@ def test_the_sample_holds_each_fault_in_every_circumstance() -> None:
     chosen = sample()
     assert {c.fault.name for c in chosen} == {c.fault.name for c in cells()}
     for affinity in AFFINITIES:
-        assert sum(cell.affinity == affinity for cell in chosen) > len(chosen) / 10
+        assert sum(cell.affinity == affinity for cell in chosen) > len(chosen) / 50
     assert {c.accounts for c in chosen} == {"1", "2", "3", "limited", "disabled"}
-    assert {c.stream for c in chosen} == {True, False}
+    assert {c.client for c in chosen} == {"stream", "codex", "whole"}
+    assert {c.transport for c in chosen} == {"auto", "websocket", "http"}
 
 
 def test_the_report_counts_and_names_what_failed() -> None:
@@ -61,7 +62,7 @@ def test_the_report_counts_and_names_what_failed() -> None:
 
 
 LABELS = {
-    "close 1011 / sent / session / 1 / once / stream / websocket",
-    "close 1011 / sent / cache / 1 / once / stream / websocket",
-    "close 1012 / sent / session / 1 / once / stream / websocket",
+    "close 1011 / sent / session / 1 / once / stream / auto",
+    "close 1011 / sent / cache / 1 / once / stream / auto",
+    "close 1012 / sent / session / 1 / once / stream / auto",
 }

@@ -105,3 +105,52 @@ def test_what_blames_nobody_leaves_no_trace_however_often_it_happens(tmp_path: P
 
     rules = [TurnRule(model=f"close {code}", close=code) for code in NEUTRAL]
     run_virtually(test, tmp_path, *rules, names=["work", "home"])
+
+
+# Accounts without a WebSocket
+
+
+@pytest.mark.parametrize("status", [404, 426])
+def test_an_account_without_a_websocket_is_spoken_to_over_http_for_ten_minutes(
+    tmp_path: Path, status: int
+) -> None:
+    async def test(stage: Stage) -> None:
+        began = asyncio.get_running_loop().time()
+        for second, upgrades in ((0, 1), (300, 1), (599, 1), (601, 2), (900, 2), (1202, 3)):
+            await asyncio.sleep(began + second - asyncio.get_running_loop().time())
+            answer = await stage.turn(headers=session("s"))
+            assert (answer.status, answer.header("x-codexlb-attempts")) == (200, "1")
+            assert answer.header("x-codexlb-account") == "work"
+            assert len(stage.mock.handshakes) == upgrades
+            assert await state(stage) == "ready"
+        assert [turn.transport for turn in stage.mock.turns] == ["http"] * 6
+
+    run_virtually(test, tmp_path, HandshakeRule(status=status))
+
+
+@pytest.mark.parametrize("status", [404, 426])
+def test_an_account_that_must_have_a_websocket_is_passed_over_and_asked_again(
+    tmp_path: Path, status: int
+) -> None:
+    async def test(stage: Stage) -> None:
+        for number in range(1, 4):
+            answer = await stage.turn(prompt_cache_key=str(number))
+            assert (answer.status, answer.header("x-codexlb-attempts")) == (200, "1")
+            assert answer.header("x-codexlb-account") == "home"
+        assert {turn.transport for turn in stage.mock.turns} == {"websocket"}
+        assert stage.dialled.count("work") == 3
+        assert await state(stage) == "ready", "it blames nobody"
+
+    only = {"work": 'transport = "websocket"'}
+    refuses = HandshakeRule(account="work", status=status)
+    run_virtually(test, tmp_path, refuses, names=["work", "home"], accounts=only)
+
+
+def test_closes_of_a_websocket_are_no_reason_for_http(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        for _ in range(5):
+            await stage.turn(**BAD)
+            await asyncio.sleep(61)
+        assert {turn.transport for turn in stage.mock.turns} == {"websocket"}
+
+    run_virtually(test, tmp_path, TurnRule(model="bad", close=1006), names=["work"])

@@ -12,6 +12,7 @@ from codexlb_cli.mock_upstream.rules import ErrorSpec, HandshakeRule, TurnRule
 from tests.gateway.test_closes import keyed
 from tests.support.client import Answer
 from tests.support.gateway import Stage, closed_port, play, run, run_each, session
+from tests.support.virtual import run_virtually
 
 REFUSALS = {
     str(status): HandshakeRule(account="work", status=status)
@@ -51,7 +52,7 @@ def test_nor_does_an_upgrade_without_an_answer(tmp_path: Path, key: str) -> None
         assert stage.dialled == ["work", "home"]
 
     silent = HandshakeRule(account="work", silence=True)
-    run(test, tmp_path, silent, more="[timeouts]\ndial = 0.6")
+    run_virtually(test, tmp_path, silent)
 
 
 @pytest.mark.parametrize("key", ["session", "cache", "none"])
@@ -118,9 +119,9 @@ def test_a_session_waits_for_an_owner_that_is_back_soon(tmp_path: Path) -> None:
         assert stage.dialled == ["work"] * 3
 
     soon = HandshakeRule(
-        account="work", skip=1, times=1, status=429, headers={"retry-after-ms": "50"}
+        account="work", skip=1, times=1, status=429, headers={"retry-after-ms": "9500"}
     )
-    run(test, tmp_path, soon)
+    run_virtually(test, tmp_path, soon)
 
 
 @pytest.mark.parametrize("configured", ["fail", "wait"])

@@ -15,6 +15,7 @@ from codexlb_cli.mock_upstream.server import MockUpstream
 from tests.gateway.test_closes import keyed
 from tests.support.client import TERMINAL, Answer, Event
 from tests.support.gateway import Stage, run, session
+from tests.support.virtual import run_virtually
 
 CODEX = [
     [("originator", "codex_cli_rs")],
@@ -129,8 +130,7 @@ def test_silence_during_the_answer(tmp_path: Path) -> None:
         await stage.mock.wait_for(lambda mock: mock.handshakes[0].ended is not None)
         assert stage.sent == ["work"]
 
-    rule = TurnRule(silence=True, when="streaming", after=2)
-    run(test, tmp_path, rule, more="[timeouts]\nidle = 0.5")
+    run_virtually(test, tmp_path, TurnRule(silence=True, when="streaming", after=2))
 
 
 ERROR = ErrorSpec(status=429, code="rate_limit_exceeded", message="Slow down.", param="input")

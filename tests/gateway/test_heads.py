@@ -16,6 +16,7 @@ from codexlb_cli.mock_upstream.rules import (
     TurnRule,
 )
 from tests.support.gateway import Stage, run, session
+from tests.support.virtual import run_virtually
 
 LIMITS = RateLimits(
     primary=RateWindow(used_percent=12.5, window_minutes=300, reset_at=1_900_000_000),
@@ -275,4 +276,4 @@ def test_the_head_waits_for_the_first_event(tmp_path: Path) -> None:
 
     send = ('{"type":"codex.rate_limits","rate_limits":{"primary":{"used_percent":1}}}',)
     error = ErrorSpec(status=400, code="late")
-    run(test, tmp_path, TurnRule(send=send, error=error, fault_delay=0.1))
+    run_virtually(test, tmp_path, TurnRule(send=send, error=error, fault_delay=90))

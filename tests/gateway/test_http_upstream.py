@@ -33,8 +33,10 @@ from tests.support.raw_upstream import (
     plain,
     play_raw,
     run_raw,
+    run_raw_virtually,
     sse,
 )
+from tests.support.virtual import VirtualLoop, play_virtually
 
 FRAME = '{"type":"response.create","model":"m"}'
 OPTIONS = DialOptions(timeout_seconds=5, largest_event_bytes=100_000)
@@ -234,13 +236,14 @@ def test_after_the_first_event_there_is_one_error_and_no_replay(
 
         folder = tmp_path / label.replace(" ", "_")
         folder.mkdir()
-        more = "[limits]\nrequest_bytes = 2000\n[timeouts]\nidle = 0.3"
-        await play_raw(test, folder, LATE[label], more=more)
+        more = "[limits]\nrequest_bytes = 2000"
+        await play_raw(test, folder, LATE[label], more=more, player=play_virtually)
 
     async def main() -> None:
         await asyncio.gather(*map(one, LATE))
 
-    asyncio.run(main())
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(main())
 
 
 def assert_ended_early(answer: Answer, *, stream: bool) -> None:
@@ -281,7 +284,7 @@ def test_silence_before_the_first_event_ends_the_connection(tmp_path: Path) -> N
         assert answer.header("x-codexlb-attempts") == "2"
         await raw.left.wait()
 
-    run_raw(test, tmp_path, [HANG], [TURN], more="[timeouts]\nfirst_event = 0.3")
+    run_raw_virtually(test, tmp_path, [HANG], [TURN])
 
 
 def test_a_redirect_is_not_followed(tmp_path: Path) -> None:

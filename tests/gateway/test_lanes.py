@@ -12,7 +12,8 @@ from codexlb_cli.mock_upstream.rules import ErrorSpec, TurnRule
 from tests.gateway.test_closes import keyed
 from tests.gateway.test_endings import ended
 from tests.support.client import Answer
-from tests.support.gateway import Stage, play, run, run_each, session
+from tests.support.gateway import Stage, run, session
+from tests.support.virtual import play_virtually, run_each_virtually, run_virtually
 
 
 def sockets(stage: Stage) -> list[int]:
@@ -43,7 +44,7 @@ def test_turns_without_a_key_share_idle_sockets(tmp_path: Path) -> None:
         await asyncio.gather(*(stage.turn() for _ in range(3)))
         assert stage.mock.overlaps == 0
 
-    run(test, tmp_path, TurnRule(delta_delay=0.002), names=["work"])
+    run_virtually(test, tmp_path, TurnRule(delta_delay=1), names=["work"])
 
 
 def test_a_session_and_its_threads_do_not_share_a_socket(tmp_path: Path) -> None:
@@ -65,18 +66,18 @@ def test_a_turn_that_failed_takes_its_socket_along(tmp_path: Path) -> None:
     run(test, tmp_path, TurnRule(close=1011, times=1))
 
 
-@pytest.mark.parametrize("lanes", ["idle = 0.05", "idle = 0", "max_age = 0.05"])
+@pytest.mark.parametrize("lanes", ["idle = 60", "idle = 0", "max_age = 60"])
 def test_sockets_do_not_live_for_ever(tmp_path: Path, lanes: str) -> None:
     async def one(key: str, folder: Path) -> None:
         async def test(stage: Stage) -> None:
             assert (await stage.turn(**keyed(key))).status == 200
-            await stage.mock.wait_for(ended(0))
+            await stage.mock.wait_for(ended(0), 61)
             assert (await stage.turn(**keyed(key))).header("x-codexlb-attempts") == "1"
             assert sockets(stage) == [0, 1]
 
-        await play(test, folder, more=f"[lanes]\n{lanes}", names=["work"])
+        await play_virtually(test, folder, more=f"[lanes]\n{lanes}", names=["work"])
 
-    run_each({key: key for key in ("session", "cache", "none")}, one, tmp_path)
+    run_each_virtually({key: key for key in ("session", "cache", "none")}, one, tmp_path)
 
 
 def test_every_socket_is_closed_at_the_end(tmp_path: Path) -> None:
@@ -197,11 +198,10 @@ def test_silence_on_a_chain(tmp_path: Path) -> None:
         assert answer.error["type"] == "server_error"
         assert len(stage.mock.turns) == 2
 
-    rule = TurnRule(model="quiet", silence=True)
-    run(test, tmp_path, rule, more="[timeouts]\nfirst_event = 0.5")
+    run_virtually(test, tmp_path, TurnRule(model="quiet", silence=True))
 
 
-SLOW = TurnRule(model="slow", deltas=30, delta_delay=0.02)
+SLOW = TurnRule(model="slow", deltas=30, delta_delay=2)
 
 
 async def while_one_runs(stage: Stage, *, on_the_running: bool) -> tuple[Answer, Answer]:
@@ -225,7 +225,7 @@ def test_a_chained_turn_waits_for_the_one_before(tmp_path: Path) -> None:
         assert stage.mock.overlaps == 0
         assert sockets(stage) == [0, 0, 0]
 
-    run(test, tmp_path, SLOW)
+    run_virtually(test, tmp_path, SLOW)
 
 
 def test_of_several_that_wait_for_one_response_one_continues_it(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_of_several_that_wait_for_one_response_one_continues_it(tmp_path: Path) 
         }
         assert stage.mock.overlaps == 0
 
-    run(test, tmp_path, SLOW)
+    run_virtually(test, tmp_path, SLOW)
 
 
 def test_a_response_that_another_turn_continues_is_gone(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_a_response_that_another_turn_continues_is_gone(tmp_path: Path) -> None:
         assert_not_found(second)
         assert len(stage.mock.turns) == 2
 
-    run(test, tmp_path, SLOW)
+    run_virtually(test, tmp_path, SLOW)
 
 
 def test_so_many_may_wait(tmp_path: Path) -> None:

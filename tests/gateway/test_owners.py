@@ -11,6 +11,7 @@ import pytest
 from codexlb_cli.mock_upstream.rules import ErrorSpec, HandshakeRule, TurnRule
 from tests.support.client import Answer
 from tests.support.gateway import Stage, run, session
+from tests.support.virtual import run_virtually
 
 TURN_STATE = TurnRule(metadata={"x-codex-turn-state": "ts-1"}, account="home", times=1)
 
@@ -215,8 +216,8 @@ def test_a_session_waits_in_line_for_its_owner_and_others_go_elsewhere(tmp_path:
             await first.until("response.completed")
         assert account(await waiting) == "work"
 
-    slow = TurnRule(model="slow", deltas=8, delta_delay=0.1)
-    run(test, tmp_path, slow, more="[lanes]\nmax_turns = 1\n")
+    slow = TurnRule(model="slow", deltas=8, delta_delay=20)
+    run_virtually(test, tmp_path, slow, more="[lanes]\nmax_turns = 1\n")
 
 
 def test_the_line_is_bounded(tmp_path: Path) -> None:
@@ -232,7 +233,8 @@ def test_the_line_is_bounded(tmp_path: Path) -> None:
             served = [await task for task in waiting if not task.cancelled()]
         assert sorted(answer.status for answer in served) == [200, 200, 429]
 
-    run(test, tmp_path, names=["work"], more="[lanes]\nmax_turns = 1\nqueue = 2\n")
+    more = "[lanes]\nmax_turns = 1\nqueue = 2\n"
+    run_virtually(test, tmp_path, names=["work"], more=more)
 
 
 def test_who_leaves_the_line_takes_no_place(tmp_path: Path) -> None:
@@ -247,7 +249,7 @@ def test_who_leaves_the_line_takes_no_place(tmp_path: Path) -> None:
         for _ in range(3):
             assert account(await stage.turn()) == "work"
 
-    run(test, tmp_path, names=["work"], more="[lanes]\nmax_turns = 1\n")
+    run_virtually(test, tmp_path, names=["work"], more="[lanes]\nmax_turns = 1\n")
 
 
 def test_time_in_line_counts_against_the_budget(tmp_path: Path) -> None:
@@ -257,6 +259,5 @@ def test_time_in_line_counts_against_the_budget(tmp_path: Path) -> None:
             answer = await stage.turn()
             assert (answer.status, answer.error["code"]) == (429, "queue_full")
 
-    more = "[lanes]\nmax_turns = 1\n[timeouts]\nbefore_first_event_total = 0.3\nfirst_event = 30\n"
-    slow = TurnRule(model="slow", deltas=50, delta_delay=0.1)
-    run(test, tmp_path, slow, names=["work"], more=more)
+    slow = TurnRule(model="slow", deltas=50, delta_delay=10)
+    run_virtually(test, tmp_path, slow, names=["work"], more="[lanes]\nmax_turns = 1\n")

@@ -13,7 +13,7 @@ from tests.support.client import Exchange, connection, request, request_head
 from tests.support.gateway import RESPONSES, Stage, run, session, turn_body
 from tests.support.serving import serving
 
-SLOW = TurnRule(model="slow", deltas=20, delta_delay=0.03)
+SLOW = TurnRule(model="slow", send=('{"type":"x"}',), when="streaming", fault_delay=2)
 ENDLESS = TurnRule(model="endless", silence=True, when="streaming")
 
 

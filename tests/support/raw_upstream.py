@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from tests.support.client import Header
 from tests.support.gateway import Stage, play
+from tests.support.virtual import VirtualLoop, play_virtually
 
 CUT = object()
 """Reset the connection."""
@@ -131,13 +132,35 @@ RawTest = Callable[[Stage, RawUpstream], Awaitable[None]]
 OVER_HTTP = {"work": 'transport = "http"'}
 
 
-async def play_raw(test: RawTest, folder: Path, *answers: Sequence[object], **options: Any) -> None:
-    """Play a test against a gateway whose account `work` lies at a raw upstream, over HTTP."""
+async def play_raw(
+    test: RawTest,
+    folder: Path,
+    *answers: Sequence[object],
+    player: Callable[..., Awaitable[None]] = play,
+    **options: Any,
+) -> None:
+    """Play a test against a gateway whose account `work` lies at a raw upstream, over HTTP.
+
+    Args:
+        test: the test.
+        folder: a folder of its own.
+        answers: see `RawUpstream`.
+        player: `play`, or `play_virtually` on a virtual loop.
+        options: further ones of `play`.
+    """
     async with RawUpstream(*answers) as raw:
         settled = {"names": ["work"], "accounts": OVER_HTTP, **options}
-        await play(lambda stage: test(stage, raw), folder, urls={"work": raw.base_url}, **settled)
+        await player(lambda stage: test(stage, raw), folder, urls={"work": raw.base_url}, **settled)
 
 
 def run_raw(test: RawTest, folder: Path, *answers: Sequence[object], **options: Any) -> None:
     """Run one test; see `play_raw`."""
     asyncio.run(play_raw(test, folder, *answers, **options))
+
+
+def run_raw_virtually(
+    test: RawTest, folder: Path, *answers: Sequence[object], **options: Any
+) -> None:
+    """Run one test on virtual time; see `play_raw`."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(play_raw(test, folder, *answers, player=play_virtually, **options))

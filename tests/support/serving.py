@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from tests.support.cli import Cli
+from tests.support.ports import free_port
 
 START_SECONDS = 20
 LAST_LINE = "Ctrl-C stops."
@@ -110,10 +110,3 @@ async def running(
         if process.returncode is None:
             process.kill()
         await program.exit_code()
-
-
-def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port: int = held.getsockname()[1]
-        return port
