@@ -265,11 +265,15 @@ class Turn:
         if failure.row.fault is not Fault.NO_WEBSOCKET or self._current in self._fell_back:
             return False
         self._fell_back.add(self._current)
-        return account is not None and account.transport == "auto"
+        usable = account is not None and pool.usable(account.name)  # it may be disabled by now
+        return usable and account is not None and account.transport == "auto"
 
     def _owner_dial_failed(self, failure: Failure, pool: Pool, draw: float) -> list[Action]:
         owner = self._current
         fault, again = failure.row.fault, self._dial_failed[owner] < 2
+        if not pool.usable(owner) and fault not in (Fault.LIMIT, Fault.CREDENTIAL):
+            # It was disabled or limited while this turn dialled it.
+            return self._account_failed(owner, pool, in_order_after(pool, owner))
         if fault is Fault.FORBIDDEN and again:
             return [Dial(owner, FORBIDDEN_WAIT_SECONDS)]
         if fault in (Fault.NETWORK, Fault.UPSTREAM) and again:

@@ -813,3 +813,16 @@ def test_where_no_account_has_the_model_the_upstream_is_asked_all_the_same() -> 
         refused(404, "model_not_found"), "dial home", OPENED, "send 2",
         refused(404, "model_not_found"), "pass on 404 model_not_found",
     )  # fmt: skip
+
+
+# --- a person disables an account meanwhile ---------------------------------------------------
+
+
+@pytest.mark.parametrize("failed", [UNREACHABLE, dial_refused(403), dial_refused(404)])
+def test_an_owner_that_is_disabled_meanwhile_is_not_dialled_again(failed: Event) -> None:
+    off = pool("work", "home", work="disabled")
+    running = play(turn(HARD), TWO, BEGIN, "dial work")
+    actions = running.receive(failed, off)
+    assert [a.account for a in actions if isinstance(a, Dial)] == ["home"]
+    pinned = play(turn(PINNED), TWO, BEGIN, "dial work")
+    assert [a for a in pinned.receive(failed, off) if isinstance(a, Dial)] == []

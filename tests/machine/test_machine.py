@@ -310,6 +310,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def a_person_forgets_nothing_but_memory(self) -> None:
         self.keys.forget()
+        asyncio.run(self.keys.recall(self._every_key()))
 
     @rule()
     def the_gateway_is_killed(self) -> None:
