@@ -15,6 +15,13 @@ TOTAL_SECONDS = 240
 """`[timeouts] before_first_event_total`"""
 IDLE_SECONDS = 900
 """`[timeouts] idle`"""
+TYPES = frozenset(
+    {
+        "invalid_request_error", "permission_error", "rate_limit_error", "usage_limit_reached",
+        "server_error",
+    }
+)  # fmt: skip
+"""What the `type` of an error may be."""
 ROUNDING_SECONDS = 1.5
 """`accounts list` rounds up to a second, and an account may be blamed before the last wait."""
 
@@ -84,7 +91,7 @@ def _wire(cell: Cell, answer: Answer) -> Iterator[str]:
     if retry_after is not None and not (retry_after.isdigit() and 1 <= int(retry_after) <= 60):
         yield f"Retry-After is {retry_after}"
     if answer.status != 200:
-        if not isinstance(answer.error["type"], str):
+        if answer.error["type"] not in TYPES:
             yield f"its error has no type: {answer.error}"
     elif (answer.header("content-type") or "").startswith("text/event-stream"):
         yield from _stream([event.data for event in answer.events])
@@ -111,7 +118,7 @@ def _last(cell: Cell, event: dict[str, Any]) -> Iterator[str]:
     if event["type"] == "error":
         members = ("code", "message", "param")
         flat, nested = ([e.get(name) for name in members] for e in (event, event["error"]))
-        if cell.client == "codex" or flat != nested or not isinstance(event["error"]["type"], str):
+        if cell.client == "codex" or flat != nested or event["error"]["type"] not in TYPES:
             yield f"its last event is {event}"
     elif event["type"] == "response.failed":
         response = event["response"]
