@@ -143,12 +143,12 @@ def _is_possible(cell: Cell) -> bool:
 
 def _is_another(cell: Cell) -> bool:
     """Whether the rules, or how they are carried out, could make a difference in this cell."""
+    if cell.client == "codex" and cell.phase not in LATE:
+        return False  # only the last event is another one
     if cell.chainless or (cell.owner_out and not cell.portable):
         # Nothing is sent, so the fault does not happen: one is as good as all.
         early = cell.phase in {"dial", "sent"}
         return early and cell.fault.name in {"close 1006", "close 1011", "dial 503"}
-    if cell.client == "codex" and cell.phase not in LATE:
-        return False  # only the last event is another one
     if cell.affinity in {"conversation", "file", "turn state"} and cell.accounts in {"1", "2"}:
         return False  # they differ from a session, or a stored response, in how they are known
     late = cell.phase not in {"dial", "sent"}
