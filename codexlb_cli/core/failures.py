@@ -246,7 +246,7 @@ def parse(
         answer: whether it is the answer to a POST instead: there a 403 is about the account, as
             at an upgrade, and a redirect is not followed; 404 and 426 are about the request.
     """
-    error = _error_object(body)
+    error = error_within(body)
     lower = {name.lower(): value for name, value in headers.items()}
     code, kind = _text(error.get("code")), _text(error.get("type"))
     return Failure(
@@ -298,7 +298,12 @@ def _row(
     return _REQUEST_REJECTED
 
 
-def _error_object(body: object) -> Mapping[str, object]:
+def error_within(body: object) -> Mapping[str, object]:
+    """Return the error object of a body, a frame or an event; empty if there is none.
+
+    In an HTTP stream the error's members are the event's own, and `type` is the event's type, not
+    the error's.
+    """
     if not isinstance(body, Mapping):
         return {}
     nested = body.get("error")
@@ -306,7 +311,10 @@ def _error_object(body: object) -> Mapping[str, object]:
         return nested
     if isinstance(nested, str):
         return {"message": nested}
-    return {k: v for k, v in body.items() if k in ("message", "code", "param", "type")}
+    flat = {k: v for k, v in body.items() if k in ("message", "code", "param", "type")}
+    if flat.get("type") == "error":
+        del flat["type"]
+    return flat
 
 
 def _text(value: object) -> str | None:

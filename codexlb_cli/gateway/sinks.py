@@ -21,7 +21,7 @@ from codexlb_cli.core.events import (
     passed_on,
     terminal_event,
 )
-from codexlb_cli.core.failures import Failure
+from codexlb_cli.core.failures import Failure, error_within
 from codexlb_cli.core.frames import split_members
 from codexlb_cli.core.headers import Header
 
@@ -150,10 +150,7 @@ class SseSink(_BeforeHead):
     async def finish(self, kind: str, text: str) -> None:
         """Write the terminal event; an upstream's error in the form that clients raise on."""
         if kind == "error":
-            frame = _object(text)
-            nested = frame.get("error")
-            error = nested if isinstance(nested, dict) else frame
-            await self._end(error_object(error, None))
+            await self._end(error_object(error_within(_object(text)), None))
             return
         self._stop()
         await self._write(event_bytes(kind, text), more=False)
@@ -213,8 +210,7 @@ class JsonSink(_BeforeHead):
         if kind == "error":
             frame = _object(text)
             status = client_status(frame.get("status", frame.get("status_code")), 502)
-            nested = frame.get("error")
-            body = {"error": error_object(nested if isinstance(nested, dict) else frame, status)}
+            body = {"error": error_object(error_within(frame), status)}
             self.status = status
             headers = [("x-should-retry", "false"), *self._headers]
             await send_json(self._send, status, headers, body)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codexlb_cli.core.accounts import FRESH, Availability, Effect, Evidence, apply, standing
-from codexlb_cli.core.failures import DIAL_FAILURE, ERRORS, Failure, Fault, parse
+from codexlb_cli.core.failures import DIAL_FAILURE, ERRORS, Failure, Fault, parse, refusal
 from tests.core.pools import NOW, pool
 
 DATE = formatdate(NOW + 30, usegmt=True)
@@ -257,10 +257,21 @@ def test_nonsense_messages_name_no_time(message: object) -> None:
         (None, {}),
         ([], {}),
         ({"error": None, "message": "m"}, {"message": "m"}),
+        # As an HTTP stream has it: `type` is the event's.
+        (
+            {"type": "error", "code": "c", "message": "m", "sequence_number": 1},
+            {"code": "c", "message": "m"},
+        ),
+        ({"type": "server_error", "message": "m"}, {"type": "server_error", "message": "m"}),
     ],
 )
 def test_the_upstreams_own_error_object_is_kept(body: object, error: object) -> None:
     assert parse(400, body, {}, NOW, handshake=False).error == error
+
+
+def test_the_type_of_an_event_is_no_code() -> None:
+    event = {"type": "error", "code": None, "message": "m", "param": None, "sequence_number": 0}
+    assert refusal(event, NOW).code is None
 
 
 json_values = st.recursive(

@@ -14,6 +14,8 @@ Affinity = Literal[
 ]
 """Hard by a session; soft by prompt_cache_key; none; hard by a response that lives on its socket;
 hard by what lies in an account: a response, a conversation, a file; hard by a turn state."""
+Strength = Literal["hard", "pinned", "soft", "none"]
+"""Hard, but a failing account lets it move; bound for good to what lies in an account."""
 Accounts = Literal["1", "2", "3", "limited", "disabled"]
 """How many there are, all usable; or three of which the owner is limited or disabled."""
 Reach = Literal["once", "always"]
@@ -56,6 +58,14 @@ class Cell:
     def stream(self) -> bool:
         """Whether the client wants a stream."""
         return self.client != "whole"
+
+    @property
+    def strength(self) -> Strength:
+        """How strongly the turn is bound to its owner."""
+        if self.affinity in PINNED:
+            return "pinned"
+        others: dict[Affinity, Strength] = {"cache": "soft", "none": "none"}
+        return others.get(self.affinity, "hard")
 
     @property
     def hard(self) -> bool:
@@ -133,12 +143,12 @@ def _is_possible(cell: Cell) -> bool:
 
 def _is_another(cell: Cell) -> bool:
     """Whether the rules, or how they are carried out, could make a difference in this cell."""
+    if cell.client == "codex" and cell.phase not in LATE:
+        return False  # only the last event is another one
     if cell.chainless or (cell.owner_out and not cell.portable):
         # Nothing is sent, so the fault does not happen: one is as good as all.
         early = cell.phase in {"dial", "sent"}
         return early and cell.fault.name in {"close 1006", "close 1011", "dial 503"}
-    if cell.client == "codex" and cell.phase not in LATE:
-        return False  # only the last event is another one
     if cell.affinity in {"conversation", "file", "turn state"} and cell.accounts in {"1", "2"}:
         return False  # they differ from a session, or a stored response, in how they are known
     late = cell.phase not in {"dial", "sent"}
@@ -164,5 +174,6 @@ def sample() -> list[Cell]:
 
 
 def _too_alike(cell: Cell) -> bool:
-    """Whether an error comes so late that it hardly matters which one it is."""
-    return cell.fault.close is None and cell.phase not in {"dial", "sent"}
+    """Whether the fault comes so late that it hardly matters which one it is."""
+    of_a_kind = cell.fault.close is None or cell.fault.alike
+    return of_a_kind and cell.phase not in {"dial", "sent"}

@@ -54,12 +54,12 @@ class Expected:
 
 def expected(cell: Cell) -> Expected:
     """Return what the rules say of a cell."""
+    if cell.chainless:
+        return Expected([], [NOT_FOUND], accounts=_before(cell))
     if cell.owner_out and not cell.portable:
         if cell.accounts == "limited":
-            return Expected([], [EXHAUSTED], accounts={"work": Blamed("limited")}, retry_after=None)
+            return Expected([], [EXHAUSTED], accounts=_before(cell), retry_after=None)
         return Expected([], [OWNER_OUT], retry_after=None)
-    if cell.chainless:
-        return Expected([], [NOT_FOUND])
     match cell.phase:
         case "idle":
             return _idle(cell)
@@ -72,6 +72,10 @@ def expected(cell: Cell) -> Expected:
                 return _closed(cell, cell.fault.close)
             return _refused(cell)
     raise AssertionError(cell.phase)
+
+
+def _before(cell: Cell) -> dict[str, Blamed]:
+    return {"work": Blamed("limited")} if cell.accounts == "limited" else {}
 
 
 def _idle(cell: Cell) -> Expected:

@@ -1,4 +1,4 @@
-"""The matrix as a table: rows are faults, columns phases and affinities, cells passed/run."""
+"""The matrix as a table: rows are faults, columns phases and how firmly a turn is bound."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import get_args
 
-from tests.faults.cells import AFFINITIES
+from tests.faults.cells import Strength
 from tests.faults.running import Result
 from tests.faults.table import Phase
 
@@ -15,12 +15,19 @@ Column = tuple[str, str]
 
 
 def table(results: Sequence[Result]) -> str:
-    """Return the table; a `*` marks known defects, a `!` what failed."""
-    every = product(get_args(Phase), AFFINITIES)
+    """Return a table for each transport; a `*` marks known defects, a `!` what failed."""
+    over_http = [result for result in results if result.cell.transport == "http"]
+    others = [result for result in results if result.cell.transport != "http"]
+    named = (("over WebSocket", others), ("over HTTP", over_http))
+    return "\n\n".join(_table(title, own) for title, own in named if own)
+
+
+def _table(title: str, results: Sequence[Result]) -> str:
+    every = product(get_args(Phase), get_args(Strength))
     seen = {result.column for result in results}
     columns: list[Column] = [column for column in every if column in seen]
     rows = list(dict.fromkeys(result.row for result in results))
-    wide = max(len(row) for row in rows)
+    wide = max(len(title), *(len(row) for row in rows))
     cells = {
         (row, column): _count([r for r in results if (r.row, r.column) == (row, column)])
         for row, column in product(rows, columns)
@@ -29,7 +36,7 @@ def table(results: Sequence[Result]) -> str:
         column: max(len(column[1]), *(len(cells[row, column]) for row in rows))
         for column in columns
     }
-    lines = [_phases(columns, widths, wide)]
+    lines = [f"{title:<{wide}}{_phases(columns, widths)}"]
     lines.append(" ".join([" " * wide, *(f"{c[1]:>{widths[c]}}" for c in columns)]))
     for row in rows:
         counts = (f"{cells[row, column]:>{widths[column]}}" for column in columns)
@@ -46,8 +53,8 @@ def _count(results: Sequence[Result]) -> str:
     return f"{passed}/{len(results)}{known}{failed}"
 
 
-def _phases(columns: Sequence[Column], widths: dict[Column, int], wide: int) -> str:
-    line = " " * wide
+def _phases(columns: Sequence[Column], widths: dict[Column, int]) -> str:
+    line = ""
     for phase in dict.fromkeys(phase for phase, _ in columns):
         mine = [widths[column] for column in columns if column[0] == phase]
         line += f" {phase:<{sum(mine) + len(mine) - 1}}"

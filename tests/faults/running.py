@@ -40,7 +40,7 @@ class Result:
     @property
     def column(self) -> tuple[str, str]:
         """The column of the report that it counts in."""
-        return self.cell.phase, self.cell.affinity
+        return self.cell.phase, self.cell.strength
 
     @property
     def passed(self) -> bool:

@@ -252,11 +252,14 @@ FRAME_ERRORS = (
 )
 
 
-POST_ERRORS = tuple(
-    error
-    for error in dict.fromkeys((*DIAL_ERRORS, *FRAME_ERRORS))
-    if error.meaning != "expired"  # no socket
-)
+def _post_errors() -> Iterator[Error]:
+    known = {_named("post", error): error for error in (*DIAL_ERRORS, *FRAME_ERRORS)}
+    for error in known.values():
+        if error.meaning == "no_websocket":
+            yield error._replace(meaning="request")  # where a POST arrives, none is needed
+        elif error.meaning != "expired":  # there is no socket
+            yield error
+
 
 TRANSPORTS: dict[Kind, tuple[Transport, ...]] = {
     "dial": ("auto",),
@@ -273,14 +276,14 @@ def _fault(kind: Kind, error: Error) -> Fault:
     rule: dict[str, Any] = {"error": {**members, "status": error.status, "headers": headers}}
     if kind == "dial":
         rule = {"status": error.status, "error": members, "headers": headers}
-    phases: dict[Kind, tuple[Phase, ...]] = {"dial": ("dial",), "post": ("sent",)}
     has_none = error.meaning == "no_websocket"
+    phases: dict[Kind, tuple[Phase, ...]] = {"dial": ("dial",), "post": ("sent",)}
     return Fault(
         name=_named(kind, error),
-        meaning="request" if has_none and kind == "post" else error.meaning,
+        meaning=error.meaning,
         phases=phases.get(kind, AFTER_DIAL),
         kind=kind,
-        transports=("auto", "websocket") if has_none and kind == "dial" else TRANSPORTS[kind],
+        transports=("auto", "websocket") if has_none else TRANSPORTS[kind],
         turn={} if kind == "dial" else rule,
         dial=rule if kind == "dial" else {},
         named=error.named,
@@ -299,7 +302,7 @@ def _named(kind: str, error: Error) -> str:
 
 def _errors() -> Iterator[Fault]:
     yield from (_fault("dial", error) for error in DIAL_ERRORS)
-    yield from (_fault("post", error) for error in POST_ERRORS)
+    yield from (_fault("post", error) for error in _post_errors())
     yield from (_fault("frame", error) for error in FRAME_ERRORS)
 
 

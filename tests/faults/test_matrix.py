@@ -46,8 +46,8 @@ def test_the_report_counts_and_names_what_failed() -> None:
     ]
     text = table(results)
     assert [line.split() for line in text.splitlines()] == [
-        ["sent"],
-        ["session", "cache"],
+        ["over", "WebSocket", "sent"],
+        ["hard", "soft"],
         ["close", "1011", "1/1", "0/1!"],
         ["close", "1012", "1/1*", "-"],
     ]
