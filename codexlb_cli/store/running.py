@@ -90,6 +90,8 @@ class Database:
         self._asked = 0
         self._answered = 0
         self._written_file: FileIdentity = None
+        self._is_new = not path.exists()
+        self._opened = threading.Event()  # set by the writer's first attempt, however it ended
         self._lags = False
         self._again_at = 0.0
         self._reader: sqlite3.Connection | None = None
@@ -119,7 +121,8 @@ class Database:
         done, _ = await asyncio.wait([asyncio.wrap_future(write)], timeout=PATIENCE_SECONDS)
         if not done:
             self._lags = True
-            self._degrade(_SLOW)
+            if self._opened.is_set():  # making a new file may take a slow disk longer
+                self._degrade(_SLOW)
 
     async def read(self, query: Query[T], default: T) -> T:
         """Return what `query` finds; `default` if the database cannot tell within 100 ms.
@@ -128,7 +131,7 @@ class Database:
         attempt that finds it mended either.
         """
         now = self._clock()
-        if now < self._unreadable_until:
+        if now < self._unreadable_until or (self._is_new and not self._opened.is_set()):
             return default
         waits = not self._reads_lag
         if not waits:
@@ -156,6 +159,8 @@ class Database:
     # The reading thread
 
     def _read(self, query: Query[T], default: T, asked_at: float) -> T:
+        # What a killed gateway left behind is put right by the writer, and locked meanwhile.
+        self._opened.wait(PATIENCE_SECONDS / 2)
         try:
             reader = self._open_reader()
             if reader is None or reader.execute("PRAGMA user_version").fetchone() == (0,):
@@ -216,6 +221,7 @@ class Database:
             for _, future in batch:
                 future.set_result(written)
             self._settled += len(batch)
+            self._opened.set()
         if connection is not None:
             connection.close()
 

@@ -22,8 +22,6 @@ TYPES = frozenset(
     }
 )  # fmt: skip
 """What the `type` of an error may be."""
-SLOW_DISK = "locked"
-"""In a warning that the database did not answer in 100 ms of real time, which says nothing here."""
 ROUNDING_SECONDS = 1.5
 """`accounts list` rounds up to a second, and an account may be blamed before the last wait."""
 
@@ -60,9 +58,8 @@ def _promises(cell: Cell, played: Played) -> Iterator[str]:
         yield f"a hard turn was sent to {sorted(strayed)}"
     if any(turn.outcome is None for turn in creates):
         yield "a turn of the upstream still runs"
-    warnings = [text for text in played.warnings if SLOW_DISK not in text]
-    if warnings:
-        yield f"warnings: {warnings}"
+    if played.warnings:
+        yield f"warnings: {played.warnings}"
     yield from _told(cell, played)
 
 

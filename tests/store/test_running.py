@@ -212,6 +212,7 @@ async def found_again(stand: Stand, name: str, account: str) -> None:
 
 def test_only_one_request_waits_for_a_write(stand: Stand) -> None:
     held, go_on = threading.Event(), threading.Event()
+    assert stand.write("s")
 
     def slow(connection: sqlite3.Connection) -> None:
         held.set()
