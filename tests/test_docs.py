@@ -19,7 +19,7 @@ from typing import NamedTuple
 import pytest
 
 from codexlb_cli.config.paths import CONFIG_VARIABLE, example_config
-from codexlb_cli.config.schema import AccountTable, CloseTable, scalar_keys
+from codexlb_cli.config.schema import AccountTable, CloseTable, PriceTable, scalar_keys
 from codexlb_cli.core.accounts import Availability, Effect
 from codexlb_cli.core.affinity import STRENGTHS
 from codexlb_cli.core.client_errors import STATUSES
@@ -104,6 +104,7 @@ def test_exit_codes_that_nothing_ends_with_are_called_so() -> None:
 def test_every_key_stands_in_the_example_and_in_the_docs() -> None:
     keys = [(table, key) for table, key, _ in scalar_keys()]
     keys += [("reconnect.close.CODE", key) for key in CloseTable.model_fields]
+    keys += [("prices.MODEL", key) for key in PriceTable.model_fields]
     keys += [("accounts.NAME", key) for key in AccountTable.model_fields]
     example = example_config().decode("ascii")
     parts = _keys().split("\n### `[")[1:]
