@@ -29,6 +29,7 @@ from codexlb_cli.commands import (
     owners,
     serve,
     simulate,
+    usage,
 )
 from codexlb_cli.commands.context import CommandContext
 from codexlb_cli.console import OutputClosed
@@ -45,6 +46,7 @@ app.command()(serve.serve)
 app.command()(init.init)
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(owners.app, name="owners")
+app.command()(usage.usage)
 app.add_typer(inspect.app, name="inspect")
 app.add_typer(simulate.app, name="simulate")
 app.command()(connect.connect)
