@@ -29,6 +29,7 @@ from codexlb_cli.commands import (
     owners,
     serve,
     simulate,
+    trials,
     usage,
 )
 from codexlb_cli.commands.context import CommandContext
@@ -44,6 +45,7 @@ app = typer.Typer(
 app.command()(serve.demo)
 app.command()(serve.serve)
 app.command()(init.init)
+accounts.app.command("test")(trials.try_accounts)
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(owners.app, name="owners")
 app.command()(usage.usage)

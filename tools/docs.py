@@ -72,8 +72,8 @@ EXIT_CASES: dict[ExitStatus, str] = {
     ExitStatus.USAGE: "the command line cannot be parsed, or a value in it is out of range",
     ExitStatus.CONFIG: "the configuration is missing, broken or in the way: no such account, "
     "name taken, port in use",
-    ExitStatus.SIGN_IN: "an account must sign in again",
-    ExitStatus.UPSTREAM: "the upstream cannot be reached, or refuses",
+    ExitStatus.SIGN_IN: "an account must sign in again, or has no usable credential",
+    ExitStatus.UPSTREAM: "the upstream cannot be reached, or refuses; wins over 4",
     ExitStatus.INTERNAL: "a bug of codexlb, or stdout cannot be written",
     ExitStatus.INTERRUPTED: "Ctrl-C, after running turns have ended",
 }
