@@ -29,6 +29,8 @@ from codexlb_cli.commands import (
     owners,
     serve,
     simulate,
+    trials,
+    usage,
 )
 from codexlb_cli.commands.context import CommandContext
 from codexlb_cli.console import OutputClosed
@@ -43,8 +45,10 @@ app = typer.Typer(
 app.command()(serve.demo)
 app.command()(serve.serve)
 app.command()(init.init)
+accounts.app.command("test")(trials.try_accounts)
 app.add_typer(accounts.app, name="accounts")
 app.add_typer(owners.app, name="owners")
+app.command()(usage.usage)
 app.add_typer(inspect.app, name="inspect")
 app.add_typer(simulate.app, name="simulate")
 app.command()(connect.connect)

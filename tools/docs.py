@@ -20,7 +20,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import typer
 from typer.models import ArgumentInfo, OptionInfo
 
-from codexlb_cli.config.schema import AccountTable, CloseTable, must_at, scalar_keys
+from codexlb_cli.config.schema import AccountTable, CloseTable, PriceTable, must_at, scalar_keys
 from codexlb_cli.core.accounts import DEFAULT_BASE_URLS
 from codexlb_cli.core.client_errors import STATUSES, error_type
 from codexlb_cli.core.closes import CLOSES, LIVENESS_TIMEOUT, CloseRow, ReconnectPolicy
@@ -72,8 +72,8 @@ EXIT_CASES: dict[ExitStatus, str] = {
     ExitStatus.USAGE: "the command line cannot be parsed, or a value in it is out of range",
     ExitStatus.CONFIG: "the configuration is missing, broken or in the way: no such account, "
     "name taken, port in use",
-    ExitStatus.SIGN_IN: "an account must sign in again",
-    ExitStatus.UPSTREAM: "the upstream cannot be reached, or refuses",
+    ExitStatus.SIGN_IN: "an account must sign in again, or has no usable credential",
+    ExitStatus.UPSTREAM: "the upstream cannot be reached, or refuses; wins over 4",
     ExitStatus.INTERNAL: "a bug of codexlb, or stdout cannot be written",
     ExitStatus.INTERRUPTED: "Ctrl-C, after running turns have ended",
 }
@@ -85,7 +85,11 @@ KEY_MEANINGS = {
     "accounts.work.kind": "how it signs in; sign-in for `chatgpt` is not there yet",
 }
 # The example file shows one table of each of these; their names are free.
-_FREE_NAMES = {"reconnect.close.1011": "reconnect.close.CODE", "accounts.work": "accounts.NAME"}
+_FREE_NAMES = {
+    "reconnect.close.1011": "reconnect.close.CODE",
+    'prices."gpt-5.5"': "prices.MODEL",
+    "accounts.work": "accounts.NAME",
+}
 
 
 def header_table() -> str:
@@ -196,11 +200,15 @@ def _tables() -> Iterator[tuple[str, tuple[str, ...], list[tuple[str, str]]]]:
         yield table, (table,), keys
         if table == "reconnect":
             yield "reconnect.close.1011", ("reconnect", "close", "1011"), _optional(CloseTable)
+    yield 'prices."gpt-5.5"', ("prices", "gpt-5.5"), _optional(PriceTable)
     yield "accounts.work", ("accounts", "work"), _optional(AccountTable)
 
 
-def _optional(model: type[CloseTable | AccountTable]) -> list[tuple[str, str]]:
-    keys = [(key, _toml(field.default)) for key, field in model.model_fields.items()]
+def _optional(model: type[CloseTable | PriceTable | AccountTable]) -> list[tuple[str, str]]:
+    keys = [
+        (key, "-" if field.is_required() else _toml(field.default))
+        for key, field in model.model_fields.items()
+    ]
     urls = ", ".join(f"`{url}` for {kind}" for kind, url in DEFAULT_BASE_URLS.items())
     return [(key, urls if key == "base_url" else default) for key, default in keys]
 
@@ -225,7 +233,7 @@ def example_words() -> tuple[dict[str, str], dict[str, str]]:
     meanings: dict[str, str] = {}
     header, names = "", [""]
     for line in (ROOT / "config.example.toml").read_text("utf-8").splitlines():
-        if match := re.fullmatch(r"(?:# )?\[([a-z0-9_.]+)\]", line):
+        if match := re.fullmatch(r'(?:# )?\[([a-z0-9_."-]+)\]', line):
             header, names = match[1], [""]
         elif match := re.fullmatch(r"# ((?:[a-z_]+, )*[a-z_]+): (.+)", line):
             names = match[1].split(", ")

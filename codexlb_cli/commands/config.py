@@ -78,9 +78,11 @@ def _where(context: CommandContext) -> dict[str, Any]:
 def _values(settings: Settings) -> Iterator[tuple[KeyPath, object, Origin]]:
     """Yield every key that has a value, in the order of the schema."""
     for name in Document.model_fields:
-        if name != "accounts":
+        if name not in ("accounts", "prices"):
             dumped = getattr(settings, name).model_dump(mode="json", exclude_none=True)
             yield from _leaves(dumped, (name,), settings)
+    for model, price in settings.prices.items():
+        yield from _leaves(price.model_dump(exclude_none=True), ("prices", model), settings)
     for account in settings.accounts:
         env = account.credential.name if account.credential.source == "env" else None
         keys = {

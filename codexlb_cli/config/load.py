@@ -51,6 +51,8 @@ class Settings:
     reconnect: schema.ReconnectTable
     affinity: schema.AffinityTable
     accounts: tuple[Account, ...]
+    usage: schema.UsageTable = field(default_factory=schema.UsageTable)
+    prices: Mapping[str, schema.PriceTable] = field(default_factory=dict)
     config_file: Path | None = None
     origins: Mapping[KeyPath, Origin] = field(default_factory=dict)
 
@@ -187,6 +189,8 @@ def _settings(
         reconnect=document.reconnect,
         affinity=document.affinity,
         accounts=accounts,
+        usage=document.usage,
+        prices=document.prices,
         config_file=config_file,
         origins=origins,
     )

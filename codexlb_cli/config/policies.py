@@ -14,6 +14,7 @@ from codexlb_cli.core.accounts import Effect
 from codexlb_cli.core.backoff import Backoff
 from codexlb_cli.core.closes import CloseOverride, HardMove, ReconnectPolicy, SoftMove
 from codexlb_cli.core.headers import HeaderOptions
+from codexlb_cli.core.prices import Price
 
 OWN_USER_AGENT = f"codexlb/{__version__}"
 """The user agent of a handshake whose client sent none."""
@@ -44,6 +45,16 @@ def reconnect_policy(settings: Settings) -> ReconnectPolicy:
         on_account_failure=affinity.session_on_account_failure,
         wait_up_to=affinity.wait_up_to,
     )
+
+
+def prices_of(settings: Settings) -> dict[str, Price]:
+    """Return the `[prices]` tables: cached tokens without a price of their own cost as input."""
+    return {
+        model: Price(
+            table.input, table.input if table.cached is None else table.cached, table.output
+        )
+        for model, table in settings.prices.items()
+    }
 
 
 def _override(table: CloseTable) -> CloseOverride:

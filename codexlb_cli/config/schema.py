@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
@@ -24,6 +25,8 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 _BETA = re.compile(r"responses_websockets=[!-+\--~]+")
 _HEADER_WORD = re.compile(r"[!-~]{1,256}")
 _PRINTABLE = re.compile(r"[!-\[\]-~]+")
+_MODEL = re.compile(r"[!-~]{1,128}")
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
 _DAY = 86_400.0
 
@@ -80,6 +83,14 @@ def _close_code(key: object) -> object:
     raise ValueError("not a close code")
 
 
+def _date(text: str) -> str:
+    if text:
+        if _DATE.fullmatch(text) is None:
+            raise ValueError("not written as a date")
+        date.fromisoformat(text)
+    return text
+
+
 Port = Annotated[int, Field(ge=1, le=65535), Must("a whole number from 1 to 65535", takes=float)]
 Host = Annotated[
     str, AfterValidator(_loopback), Must("a loopback address such as `127.0.0.1` or `::1`")
@@ -98,6 +109,23 @@ Size = Annotated[
     int, Field(ge=1, le=2**32), Must("a whole number of bytes from 1 to 4294967296", takes=float)
 ]
 Count = Annotated[int, Field(ge=0, le=10_000), Must("a whole number from 0 to 10000", takes=float)]
+Days = Annotated[
+    int, Field(ge=0, le=3650), Must("a whole number of days from 0 to 3650", takes=float)
+]
+Turns = Annotated[
+    int, Field(ge=1, le=5_000_000), Must("a whole number from 1 to 5000000", takes=float)
+]
+Price = Annotated[
+    float,
+    Field(ge=0, le=1_000_000),
+    Must("a price in USD per million tokens, 0 or more and 1000000 at most", takes=float),
+]
+Date = Annotated[str, AfterValidator(_date), Must("a date such as `2026-02-06`, or empty")]
+ModelName = Annotated[
+    str,
+    _matching(_MODEL),
+    Must("the name of a model: printable ASCII without spaces, 128 characters at most"),
+]
 Replays = Annotated[int, Field(ge=0, le=1), Must("0 or 1", takes=float)]
 Flag = Annotated[bool, Must("true or false", takes=float)]
 HeaderName = Annotated[
@@ -235,6 +263,22 @@ class AffinityTable(Table):
     wait_up_to: SecondsOrZero = 10.0
 
 
+class UsageTable(Table):
+    """What is recorded of turns, and from when the prices are."""
+
+    keep_days: Days = 90
+    keep_turns: Turns = 1_000_000
+    prices_as_of: Date = ""
+
+
+class PriceTable(Table):
+    """What one model costs, in USD per million tokens; `cached` of None means as `input`."""
+
+    input: Price
+    cached: Price | None = None
+    output: Price
+
+
 class AccountTable(Table):
     """One account; a `base_url` of None means the default of its kind."""
 
@@ -257,6 +301,11 @@ class Document(Table):
     headers: HeadersTable = HeadersTable()
     reconnect: ReconnectTable = ReconnectTable()
     affinity: AffinityTable = AffinityTable()
+    usage: UsageTable = UsageTable()
+    prices: Annotated[
+        dict[ModelName, PriceTable],
+        Must('tables such as `[prices."gpt-5.5"]`', echo=False, takes=dict),
+    ] = Field(default_factory=dict)
     accounts: Annotated[
         dict[AccountName, AccountTable],
         Must("tables such as `[accounts.work]`", echo=False, takes=dict),
@@ -295,6 +344,7 @@ _TABLES: dict[str, type[Table]] = {
     "headers": HeadersTable,
     "reconnect": ReconnectTable,
     "affinity": AffinityTable,
+    "usage": UsageTable,
 }
 
 

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Protocol, cast
 
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.protocol import State
@@ -43,6 +47,14 @@ class _Connection(ClientConnection):
     RFC 6455 section 7.1.1 leaves that to the server; until it does, `recv` would not tell of the
     close frame that has come.
     """
+
+    def __init__(self, protocol: ClientProtocol, *, secured: Secured, **options: Any) -> None:
+        super().__init__(protocol, **options)
+        self._secured = secured
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._secured(tls=transport.get_extra_info("ssl_object") is not None)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -152,22 +164,47 @@ class UpstreamSocket:
                 return
 
 
+class Secured(Protocol):
+    """Is told that the connection is ready for the upgrade."""
+
+    def __call__(self, *, tls: bool) -> None:
+        """Take note; `tls` says whether it is encrypted."""
+
+
+def unwatched(*, tls: bool) -> None:
+    """Take no notice."""
+
+
 async def dial(
-    handshake: Handshake, options: DialOptions, now: Callable[[], float]
+    handshake: Handshake,
+    options: DialOptions,
+    now: Callable[[], float],
+    connected: socket.socket | None = None,
+    secured: Secured = unwatched,
 ) -> UpstreamSocket:
     """Open a socket with exactly the lines of `handshake`.
 
+    Args:
+        handshake: what the upgrade carries.
+        options: how to dial.
+        now: seconds since the epoch.
+        connected: a TCP connection to the host; None to make one. It is closed with the socket.
+        secured: is told when the connection is ready for the upgrade.
+
     Raises:
-        DialError: the account could not be reached, or refused the upgrade.
+        DialError: the account could not be reached, or refused the upgrade. Its cause is what
+            went wrong where there was no answer.
     """
     headers = [
         (line.name, str(uuid.uuid4()) if line.varies else _library_text(line.value))
         for line in handshake.additional
     ]
+    # Annotated as a class, but used as what makes a connection.
+    factory = cast("type[ClientConnection]", partial(_Connection, secured=secured))
     try:
         connection = await _Connect(
             handshake.url,
-            create_connection=_Connection,
+            create_connection=factory,
             additional_headers=headers,
             user_agent_header=None,
             compression=None,
@@ -176,6 +213,7 @@ async def dial(
             close_timeout=CLOSE_SECONDS,
             ping_interval=None,
             max_size=options.largest_event_bytes,
+            sock=connected,
         )
     except InvalidStatus as exc:
         response = exc.response
@@ -188,8 +226,9 @@ async def dial(
                 handshake=True,
             )
         ) from None
-    except (OSError, TimeoutError, WebSocketException, UnicodeError):  # a host that is no name
-        raise DialError(DIAL_FAILURE) from None
+    except (OSError, TimeoutError, WebSocketException, UnicodeError) as exc:
+        # A UnicodeError is a host that is no name.
+        raise DialError(DIAL_FAILURE) from exc
     return UpstreamSocket(handshake.account, connection)
 
 

@@ -19,6 +19,7 @@ from codexlb_cli.gateway.request_log import RequestLine, RequestLog
 from codexlb_cli.gateway.services import Services, TurnRequest
 from codexlb_cli.gateway.sinks import JsonSink, Send, SseSink, send_json
 from codexlb_cli.gateway.turns import TurnRunner
+from codexlb_cli.gateway.usage import turn_record
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -99,6 +100,8 @@ class Responses:
         finally:
             sink.close()
             self._log.write(line.served(runner, sink.status, outcome))
+            now = self._services.now()
+            self._services.record(turn_record(request, runner, sink.status, line.started_at, now))
 
     async def _read_unless_stopped(
         self, scope: Scope, receive: Receive, request_id: str

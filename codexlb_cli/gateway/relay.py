@@ -49,6 +49,9 @@ class Relay:
         sink: where the events go.
         head: the part of the response head that the upstream decides.
         seat: the socket that responds.
+
+    Attributes:
+        last: the terminal event; None until it came.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Relay:
         self._seat = seat
         self._committed: Written | None = None
         self._response_id: str | None = None
+        self.last: Received | None = None
 
     async def run(self, first: Received, headers: list[Header]) -> str:
         """Relay events, and return the type of the terminal one; the seat is given back then.
@@ -88,6 +92,7 @@ class Relay:
                 silence.listen()
                 received = parsed(socket, await socket.receive())
                 silence.broken()
+        self.last = received
         await self._finish(received)
         return received.kind
 

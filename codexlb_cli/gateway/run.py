@@ -27,6 +27,7 @@ from codexlb_cli.gateway.lanes import Lanes
 from codexlb_cli.gateway.request_log import RequestLog
 from codexlb_cli.gateway.server import Listener, listen
 from codexlb_cli.gateway.services import Services
+from codexlb_cli.gateway.usage import UsageLog
 from codexlb_cli.store.cooldowns import read_states
 from codexlb_cli.store.credentials import CredentialSource
 from codexlb_cli.store.database import database_path
@@ -108,6 +109,7 @@ class Gateway:
             connect=open_http,
             now=inputs.now,
             draw=inputs.draw,
+            record=UsageLog(self.store, lambda: accounts.settings.usage, inputs.now).write,
         )
         request_log = RequestLog(inputs.write_line)
         self.responses = Responses(self.services, request_log, inputs.keepalive_seconds)

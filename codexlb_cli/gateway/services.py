@@ -13,6 +13,7 @@ from codexlb_cli.core.headers import Header
 from codexlb_cli.core.requests import model_of
 from codexlb_cli.core.turn import Turn
 from codexlb_cli.core.turn_events import Action, Event
+from codexlb_cli.core.usage import TurnRecord
 from codexlb_cli.gateway.accounts import Accounts
 from codexlb_cli.gateway.keys import Keys
 from codexlb_cli.gateway.lanes import Lanes
@@ -42,6 +43,10 @@ class TurnRequest:
         return model_of(self.body)
 
 
+def unrecorded(_record: TurnRecord) -> None:
+    """Remember nothing."""
+
+
 def unobserved(_turn: Turn, _event: Event, _actions: Sequence[Action]) -> None:
     """Take no notice."""
 
@@ -52,6 +57,7 @@ class Services:
 
     Attributes:
         observe: is told of every decision: the turn, what happened, and what follows.
+        record: is told what a turn used, when it is over.
     """
 
     accounts: Accounts
@@ -63,6 +69,7 @@ class Services:
     now: Callable[[], float] = time.time
     draw: Callable[[], float] = field(default=lambda: 1.0)
     observe: Callable[[Turn, Event, Sequence[Action]], None] = field(default=unobserved)
+    record: Callable[[TurnRecord], None] = field(default=unrecorded)
 
     def refresh(self) -> None:
         """Take over what the person changed since the last request."""

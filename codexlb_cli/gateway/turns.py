@@ -50,6 +50,7 @@ from codexlb_cli.core.turn_events import (
     Silent,
     TurnFacts,
 )
+from codexlb_cli.core.usage import outcome_of
 from codexlb_cli.errors import ConfigError
 from codexlb_cli.gateway import seats
 from codexlb_cli.gateway.head import Head
@@ -70,6 +71,7 @@ class TurnRunner:
         ownership: who owns it, and the key that decided.
         ended_with: the terminal event's type; None if it ended otherwise.
         first_event_at: loop time of the first response event.
+        relay: of its response; None until it responded.
     """
 
     def __init__(self, services: Services, request: TurnRequest, sink: Sink) -> None:
@@ -77,6 +79,7 @@ class TurnRunner:
         self.ownership: Ownership = UNOWNED
         self.ended_with: str | None = None
         self.first_event_at: float | None = None
+        self.relay: Relay | None = None
         self._services = services
         self._settings = services.settings
         self._request = request
@@ -106,6 +109,13 @@ class TurnRunner:
             told.append(f"{self.turn.attempts} attempts")
         steps = ", ".join([*self.turn.steps, *self._losses()])
         return f"{', '.join(told)}: {steps}" if steps else ", ".join(told)
+
+    @property
+    def recorded_outcome(self) -> str | None:
+        """What became of the turn, as it is remembered; None if it came to no end."""
+        if self._refusal is not None:
+            return self._refusal.partition(":")[0]
+        return outcome_of(self.ended_with, self.turn.error if self.turn is not None else None)
 
     def _losses(self) -> list[str]:
         dropped = self._outbound.dropped_reasoning if self._outbound else 0
@@ -340,6 +350,7 @@ class TurnRunner:
         assert self._seat is not None, "events come from a socket"
         self.first_event_at = self._loop.time()
         relay = Relay(self._services, self._request, self._sink, self._head, self._seat)
+        self.relay = relay
         try:
             self.ended_with = await relay.run(self._first, self._answer_headers())
         except SocketGone as exc:

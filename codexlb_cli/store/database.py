@@ -30,6 +30,14 @@ CREATE TABLE IF NOT EXISTS reasoning (
     digest TEXT PRIMARY KEY, account TEXT NOT NULL, updated REAL NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS reasoning_updated ON reasoning (updated);
+CREATE TABLE IF NOT EXISTS turns (
+    id INTEGER PRIMARY KEY, ended_at REAL NOT NULL, account TEXT, model TEXT, service_tier TEXT,
+    source TEXT NOT NULL, session TEXT NOT NULL, status INTEGER, outcome TEXT NOT NULL,
+    error INTEGER NOT NULL, attempts INTEGER NOT NULL, input INTEGER, cached INTEGER,
+    output INTEGER, reasoning INTEGER, total INTEGER, first_event_ms INTEGER,
+    total_ms INTEGER NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS turns_ended ON turns (ended_at);
 """
 
 Write = Callable[[sqlite3.Connection], None]

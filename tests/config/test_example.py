@@ -6,7 +6,7 @@ from pathlib import Path
 
 from codexlb_cli.config.load import load_settings
 from codexlb_cli.config.paths import example_config
-from codexlb_cli.config.schema import AccountTable, CloseTable, scalar_keys
+from codexlb_cli.config.schema import AccountTable, CloseTable, PriceTable, scalar_keys
 
 TEXT = example_config().decode("ascii")
 
@@ -16,7 +16,7 @@ def keys(text: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     header = ""
     for line in text.splitlines():
-        if match := re.fullmatch(r"(?:# )?\[([a-z0-9_.]+)\]", line):
+        if match := re.fullmatch(r'(?:# )?\[([a-z0-9_."-]+)\]', line):
             header = match[1]
             found[header] = []
         elif match := re.fullmatch(r"(?:# )?([a-z_]+) = .+", line):
@@ -29,9 +29,11 @@ def test_it_says_nothing_but_the_defaults(tmp_path: Path) -> None:
     file.write_text(TEXT)
     example = load_settings(file, environ={})
     defaults = load_settings(tmp_path / "none.toml", environ={})
-    for name in ("gateway", "timeouts", "limits", "lanes", "headers", "reconnect", "affinity"):
+    tables = ("gateway", "timeouts", "limits", "lanes", "headers", "reconnect", "affinity", "usage")
+    for name in tables:
         assert getattr(example, name) == getattr(defaults, name)
     assert example.accounts == defaults.accounts == ()
+    assert example.prices == defaults.prices == {}
 
 
 def test_it_has_every_key() -> None:
@@ -39,6 +41,7 @@ def test_it_has_every_key() -> None:
     for table, key, _ in scalar_keys():
         expected.setdefault(table, []).append(key)
     expected["reconnect.close.1011"] = list(CloseTable.model_fields)
+    expected['prices."gpt-5.5"'] = list(PriceTable.model_fields)
     expected["accounts.work"] = list(AccountTable.model_fields)
     found = keys(TEXT)
     assert {name: sorted(found[name]) for name in found} == {
@@ -55,6 +58,7 @@ def test_every_key_without_a_comment_sign_is_valid_too(tmp_path: Path) -> None:
     assert settings.reconnect.close[1011] == CloseTable(
         account="counted", soft="another_account", hard="owner"
     )
+    assert settings.prices == {"gpt-5.5": PriceTable(input=3, cached=0.3, output=12)}
 
 
 def test_comments_stand_under_their_header_and_lines_are_short() -> None:
