@@ -13,6 +13,7 @@ from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from codexlb_cli.core.backoff import doubled
+from codexlb_cli.core.windows import LONGEST_LIMIT_SECONDS, UNKNOWN, Limits
 
 COUNTED_CLOSES = 3
 COUNTED_WINDOW_SECONDS = 60.0
@@ -20,8 +21,8 @@ COUNTED_COOLDOWN_SECONDS = 30.0
 FIRST_REFUSAL_SECONDS = 3.0
 REFUSAL_SECONDS = 30.0
 LONGEST_COOLDOWN_SECONDS = 300.0
-LONGEST_LIMIT_SECONDS = 366 * 24 * 3600.0
-"""A reset more than a year away is nonsense; hints beyond it are clamped."""
+USAGE_LIMIT = "usage_limit_reached"
+"""The error of a plan whose window is used up: newer limits may lift it before its time."""
 
 NO_WEBSOCKET_SECONDS = 600.0
 """How long an account that refused the upgrade is spoken to over HTTP before the next try."""
@@ -111,6 +112,7 @@ class AccountState:
         counted: times of the counted closes since the last completed turn.
         refusals: how many dials in a row were refused with 403.
         http_until: until when the account counts as one without a WebSocket; None if it never did.
+        limits: its windows, rates and credits as the upstream told them last.
     """
 
     cooling_until: float | None = None
@@ -123,6 +125,7 @@ class AccountState:
     counted: tuple[float, ...] = ()
     refusals: int = 0
     http_until: float | None = None
+    limits: Limits = UNKNOWN
 
 
 FRESH = AccountState()
@@ -171,13 +174,24 @@ def standing(
         return Standing(Availability.NEEDS_LOGIN, "credential_missing")
     if state.login_reason is not None:
         return Standing(Availability.NEEDS_LOGIN, state.login_reason)
-    if state.limited_until is not None and state.limited_until > now:
-        return Standing(Availability.LIMITED, state.limited_reason, state.limited_until)
+    limit = limit_in_force(state, now)
+    if limit is not None:
+        return Standing(Availability.LIMITED, *limit)
     if full:
         return Standing(Availability.FULL, "full")
     if state.cooling_until is not None and state.cooling_until > now:
         return Standing(Availability.COOLING_DOWN, state.cooling_reason, state.cooling_until)
     return Standing(Availability.READY)
+
+
+def limit_in_force(state: AccountState, now: float) -> tuple[str | None, float] | None:
+    """Return why and until when an account is limited: by an error, or by what its limits say."""
+    found: list[tuple[str | None, float]] = []
+    if state.limited_until is not None and state.limited_until > now:
+        found.append((state.limited_reason, state.limited_until))
+    if (used_up := state.limits.used_up(now)) is not None:
+        found.append(used_up)
+    return max(found, key=lambda limit: limit[1], default=None)
 
 
 def transport_in_force(account: Account, state: AccountState, now: float) -> Transport:
@@ -244,13 +258,26 @@ def completed(state: AccountState) -> AccountState:
     """Return the state after a completed turn: it clears counts and cooldowns, not limits."""
     if not (state.counted or state.cooldowns or state.refusals or state.cooling_until):
         return state
-    return AccountState(
-        limited_until=state.limited_until,
-        limited_reason=state.limited_reason,
-        login_reason=state.login_reason,
-        refused_credential=state.refused_credential,
-        http_until=state.http_until,
+    return replace(
+        state, cooling_until=None, cooling_reason=None, cooldowns=0, counted=(), refusals=0
     )
+
+
+def learned(state: AccountState, limits: Limits, now: float) -> AccountState:
+    """Return the state after the upstream told limits of the account.
+
+    A usage limit that an error reported ends where the upstream says now that none is reached.
+
+    Args:
+        state: the state.
+        limits: what it told.
+        now: seconds since the epoch.
+    """
+    state = replace(state, limits=state.limits.updated(limits))
+    lifted = limits.reached is False and state.limits.used_up(now) is None
+    if lifted and state.limited_reason == USAGE_LIMIT:
+        return replace(state, limited_until=None, limited_reason=None)
+    return state
 
 
 def _count(state: AccountState, reason: str, now: float) -> AccountState:
