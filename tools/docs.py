@@ -50,6 +50,7 @@ ERROR_CASES: dict[str, str] = {
     "full input",
     "continuity_owner_conflict": "the previous response, the conversation and the files of one "
     "request lie in different accounts; nothing is sent",
+    "model_unavailable": "the configuration keeps the model from every account",
     "invalid_request": "no HTTP, no JSON object, or a member of the wrong type",
     "invalid_header": "a header name or value that cannot be sent on",
     "queue_full": "too many turns wait for an account that takes no more, or for the socket that "

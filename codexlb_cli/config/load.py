@@ -50,6 +50,7 @@ class Settings:
     headers: schema.HeadersTable
     reconnect: schema.ReconnectTable
     affinity: schema.AffinityTable
+    selection: schema.SelectionTable
     accounts: tuple[Account, ...]
     config_file: Path | None = None
     origins: Mapping[KeyPath, Origin] = field(default_factory=dict)
@@ -186,6 +187,7 @@ def _settings(
         headers=document.headers,
         reconnect=document.reconnect,
         affinity=document.affinity,
+        selection=document.selection,
         accounts=accounts,
         config_file=config_file,
         origins=origins,
@@ -210,6 +212,11 @@ def _account(name: str, table: schema.AccountTable) -> Account:
         project=table.project,
         transport=table.transport,
         credential=credential,
+        priority=table.priority,
+        weight=table.weight,
+        max_turns=table.max_turns,
+        models=table.models,
+        not_models=table.not_models,
     )
 
 

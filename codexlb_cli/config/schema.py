@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
 from codexlb_cli.core.accounts import AccountKind, TransportChoice
+from codexlb_cli.core.policies import DEFAULT_POLICY, POLICIES, PolicyName
 
 ACCOUNT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -25,6 +26,7 @@ _BETA = re.compile(r"responses_websockets=[!-+\--~]+")
 _HEADER_WORD = re.compile(r"[!-~]{1,256}")
 _PRINTABLE = re.compile(r"[!-\[\]-~]+")
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
+_MODEL = re.compile(r"[!-~]{1,128}")
 _DAY = 86_400.0
 
 
@@ -98,6 +100,10 @@ Size = Annotated[
     int, Field(ge=1, le=2**32), Must("a whole number of bytes from 1 to 4294967296", takes=float)
 ]
 Count = Annotated[int, Field(ge=0, le=10_000), Must("a whole number from 0 to 10000", takes=float)]
+Priority = Annotated[
+    int, Field(ge=-1000, le=1000), Must("a whole number from -1000 to 1000", takes=float)
+]
+Weight = Annotated[float, Field(ge=0, le=1000), Must("a number from 0 to 1000", takes=float)]
 Replays = Annotated[int, Field(ge=0, le=1), Must("0 or 1", takes=float)]
 Flag = Annotated[bool, Must("true or false", takes=float)]
 HeaderName = Annotated[
@@ -127,6 +133,14 @@ BaseUrl = Annotated[
 ]
 HeaderWord = Annotated[
     str, _matching(_HEADER_WORD), Must("printable ASCII without spaces", echo=False)
+]
+ModelPattern = Annotated[
+    str, Strict(), _matching(_MODEL), Must("a model's name, or a pattern such as `gpt-5*`")
+]
+ModelPatterns = Annotated[
+    tuple[ModelPattern, ...],
+    Field(strict=False),
+    Must("an array of models, or patterns such as `gpt-5*`", takes=list),
 ]
 VariableName = Annotated[
     str,
@@ -176,10 +190,11 @@ class TimeoutsTable(Table):
 
 
 class LimitsTable(Table):
-    """How much the gateway takes in at once, in bytes."""
+    """How much the gateway takes in at once, in bytes, and how often it asks for usage limits."""
 
     request_bytes: Size = 134_217_728
     frame_bytes: Size = 15_728_640
+    usage_poll: SecondsOrZero = 300.0
 
 
 class LanesTable(Table):
@@ -235,6 +250,15 @@ class AffinityTable(Table):
     wait_up_to: SecondsOrZero = 10.0
 
 
+class SelectionTable(Table):
+    """Which account a turn gets that no account owns yet."""
+
+    policy: Annotated[
+        PolicyName,
+        Must(f"{', '.join(f'`{name}`' for name in list(POLICIES)[:-1])} or `{list(POLICIES)[-1]}`"),
+    ] = DEFAULT_POLICY
+
+
 class AccountTable(Table):
     """One account; a `base_url` of None means the default of its kind."""
 
@@ -245,6 +269,11 @@ class AccountTable(Table):
     project: HeaderWord | None = None
     api_key_env: VariableName | None = None
     transport: Annotated[TransportChoice, Must("`auto`, `websocket` or `http`")] = "auto"
+    priority: Priority = 0
+    weight: Weight = 1.0
+    max_turns: Count | None = None
+    models: ModelPatterns = ()
+    not_models: ModelPatterns = ()
 
 
 class Document(Table):
@@ -257,6 +286,7 @@ class Document(Table):
     headers: HeadersTable = HeadersTable()
     reconnect: ReconnectTable = ReconnectTable()
     affinity: AffinityTable = AffinityTable()
+    selection: SelectionTable = SelectionTable()
     accounts: Annotated[
         dict[AccountName, AccountTable],
         Must("tables such as `[accounts.work]`", echo=False, takes=dict),
@@ -295,6 +325,7 @@ _TABLES: dict[str, type[Table]] = {
     "headers": HeadersTable,
     "reconnect": ReconnectTable,
     "affinity": AffinityTable,
+    "selection": SelectionTable,
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
@@ -63,7 +64,15 @@ class CredentialRef:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One upstream account of the user's, as configured."""
+    """One upstream account of the user's, as configured.
+
+    Attributes:
+        priority: which accounts get first turns before others: lower ones.
+        weight: how large it is against the others; 0 for one that serves if nobody else can.
+        max_turns: how many turns it takes at a time, 0 for no limit; None for what holds for all.
+        models: patterns of the models that it takes; empty for all.
+        not_models: patterns of those that it does not.
+    """
 
     name: str
     kind: AccountKind = "api_key"
@@ -73,6 +82,19 @@ class Account:
     project: str | None = None
     transport: TransportChoice = "auto"
     credential: CredentialRef = field(default_factory=lambda: CredentialRef("file", ""))
+    priority: int = 0
+    weight: float = 1.0
+    max_turns: int | None = None
+    models: tuple[str, ...] = ()
+    not_models: tuple[str, ...] = ()
+
+    def takes(self, model: str | None) -> bool:
+        """Whether the configuration lets it serve `model`; a turn that names none goes anywhere."""
+        if model is None:
+            return True
+        if any(fnmatchcase(model, pattern) for pattern in self.not_models):
+            return False
+        return not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
 
     @property
     def websocket_url(self) -> str:
@@ -88,6 +110,11 @@ class Account:
     def http_url(self) -> str:
         """The base URL with http or https, without a trailing slash."""
         return self._url({"ws": "http", "wss": "https"}, "")
+
+    @property
+    def usage_url(self) -> str:
+        """Where a ChatGPT plan tells its usage: beside the base URL, not under it."""
+        return f"{self.http_url.removesuffix('/codex')}/wham/usage"
 
     def _url(self, schemes: dict[str, str], suffix: str) -> str:
         parts = urlsplit(self.base_url)

@@ -121,6 +121,7 @@ class Gateway:
     async def __aexit__(self, *exc: object) -> None:
         await self._listener.stop(self.services.settings.timeouts.drain, self._hurry)
         await self.services.lanes.close()
+        self.services.accounts.write_limits()
         await asyncio.to_thread(self.store.close)
 
 
