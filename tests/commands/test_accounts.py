@@ -127,6 +127,12 @@ def test_json_has_every_field(cli: Cli) -> None:
         "base_url": "https://api.openai.com/v1",
         "credential": {"source": "env", "name": "WORK_KEY", "present": True},
         "transport": {"configured": "auto", "in_force": "websocket", "until": None},
+        "plan": None,
+        "windows": [],
+        "rates": [],
+        "credits": None,
+        "in_flight": None,
+        "last_error": None,
     }
     assert work["until"].endswith("Z")
     assert home["credential"] == {"source": "file", "name": "home", "present": False}
