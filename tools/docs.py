@@ -26,6 +26,7 @@ from codexlb_cli.core.client_errors import STATUSES, error_type
 from codexlb_cli.core.closes import CLOSES, LIVENESS_TIMEOUT, CloseRow, ReconnectPolicy
 from codexlb_cli.core.failures import DIAL_FAILED, ERRORS, ErrorRow
 from codexlb_cli.core.headers import RULES
+from codexlb_cli.core.policies import POLICIES
 from codexlb_cli.errors import ExitStatus
 from codexlb_cli.main import app, codexlb
 
@@ -146,6 +147,17 @@ def _error_cells(row: ErrorRow) -> tuple[str, ...]:
         f"{row.effect.value}{unnamed}",
         row.action,
         f"`{row.reason}`",
+    )
+
+
+def policy_table() -> str:
+    """Return the selection policies, in the words of their functions."""
+    return _table(
+        ("policy", "what it does"),
+        (
+            (f"`{name}`", " ".join((inspect.getdoc(policy) or "").split()).rstrip("."))
+            for name, policy in POLICIES.items()
+        ),
     )
 
 
@@ -341,6 +353,7 @@ def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 PARTS: Mapping[str, tuple[Path, Callable[[], str]]] = {
     "headers": (DOCS / "headers.md", header_table),
+    "policies": (DOCS / "continuity.md", policy_table),
     "closes": (DOCS / "continuity.md", close_table),
     "errors": (DOCS / "continuity.md", error_table),
     "codes": (DOCS / "http.md", code_table),

@@ -77,22 +77,12 @@ def bar(used_percent: float) -> str:
     return f"[{'#' * cells}{'-' * (_CELLS - cells)}]"
 
 
-def window_label(name: str, window: Window) -> str:
-    """Return how a window is called: by its length, `5h` or `7d`, else by its place."""
-    if window.minutes is None:
-        return name
-    hours, minutes = divmod(round(window.minutes), 60)
-    if minutes:
-        return f"{round(window.minutes)}min"
-    return f"{hours // 24}d" if hours >= 48 and hours % 24 == 0 else f"{hours}h"
-
-
 def _cells(limits: Limits, now: float) -> Iterator[tuple[str, str, str, str]]:
     """Yield label, use, reset and age of every window and rate."""
     for name, window in limits.windows:
         resets = "has reset" if window.over(now) else _until(window.resets_at, now)
         age = _age(window.seen_at, now, stale=window.stale(now))
-        yield window_label(name, window), _used(window.used(now)), resets, age
+        yield window.label(name), _used(window.used(now)), resets, age
     for name, rate in limits.rates:
         used = 100 * (1 - rate.left(now))
         age = _age(rate.seen_at, now, stale=rate.stale(now))

@@ -99,7 +99,7 @@ def most_remaining(candidate: Candidate) -> Rank:
 
 
 def weighted(candidate: Candidate) -> Rank:
-    """Choose by share: of the turns, each account gets its part of all weights."""
+    """Choose so that each account gets its part of all turns: its weight of all weights."""
     return (candidate.share,)
 
 

@@ -7,7 +7,7 @@ ones in configuration order. `codexlb` prints verdicts; it never derives them ag
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -149,6 +149,12 @@ class Pool:
             until=known.until if known else None,
             credential_present=name not in self.missing_credentials,
         )
+
+
+def asked_for(pool: Pool, model: str | None) -> Pool:
+    """Return the accounts as a turn of `model` finds them: some do not take it."""
+    refusing = frozenset(a.name for a in pool.accounts if not a.takes(model))
+    return replace(pool, not_taking=refusing)
 
 
 def unusable_reason(pool: Pool, name: str) -> str | None:

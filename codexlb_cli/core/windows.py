@@ -15,6 +15,10 @@ STALE_SECONDS = 600.0
 """What is older is shown as stale, and asked for again where that is possible."""
 LIMIT_REACHED = "limit_reached"
 """The reason where the upstream says that a limit is reached, but no window is used up."""
+WINDOW_REASONS = {
+    "primary": "primary_window_used_up",
+    "secondary": "secondary_window_used_up",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,15 @@ class Window:
     seen_at: float
     minutes: float | None = None
     resets_at: float | None = None
+
+    def label(self, place: str) -> str:
+        """Return how it is called: by its length, `5h` or `7d`, else by its place."""
+        if self.minutes is None:
+            return place
+        hours, minutes = divmod(round(self.minutes), 60)
+        if minutes:
+            return f"{round(self.minutes)}min"
+        return f"{hours // 24}d" if hours >= 48 and hours % 24 == 0 else f"{hours}h"
 
     def over(self, now: float) -> bool:
         """Whether it has begun anew since it was told; for sure after its own length."""
@@ -151,7 +164,7 @@ class Limits:
             found.append((self.reached_until, LIMIT_REACHED))
         if found or not self._goes_beyond:
             found += [
-                (window.resets_at, f"{name}_window_used_up")
+                (window.resets_at, WINDOW_REASONS[name])
                 for name, window in self.windows
                 if window.resets_at is not None and window.used_up(now)
             ]

@@ -27,7 +27,7 @@ from codexlb_cli.core.backoff import DialPace
 from codexlb_cli.core.headers import Header
 from codexlb_cli.core.policies import Shares
 from codexlb_cli.core.readings import from_headers
-from codexlb_cli.core.selection import Pool
+from codexlb_cli.core.selection import Pool, asked_for
 from codexlb_cli.core.windows import Limits
 from codexlb_cli.errors import ConfigError
 from codexlb_cli.gateway.keys import Recent
@@ -118,7 +118,7 @@ class Accounts:
         """
         accounts = self.settings.accounts
         self._forgive_changed_keys()
-        return Pool(
+        pool = Pool(
             accounts=accounts,
             now=self._now(),
             states=self._states,
@@ -127,10 +127,10 @@ class Accounts:
             max_turns=self.settings.lanes.max_turns,
             last_chosen=self._chosen,
             without_model=frozenset(a.name for a in accounts if self._lacks(a.name, model)),
-            not_taking=frozenset(a.name for a in accounts if not a.takes(model)),
             policy=self.settings.selection.policy,
             shares=self._shares,
         )
+        return asked_for(pool, model)
 
     def transport(self, name: str) -> Transport:
         """Return how the account called `name` is spoken to now.

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from codexlb_cli.commands.account_limits import bar, limit_facts, limits_table, window_label
+from codexlb_cli.commands.account_limits import bar, limit_facts, limits_table
 from codexlb_cli.core.accounts import AccountState
 from codexlb_cli.core.windows import Credits, Limits, Rate, Window
 from codexlb_cli.mock_upstream.rules import TurnRule
@@ -53,7 +53,7 @@ def test_bars(percent: float, expected: str) -> None:
     [(300, "5h"), (10_080, "7d"), (43_200, "30d"), (1440, "24h"), (90, "90min"), (None, "primary")],
 )
 def test_a_window_is_called_by_its_length(minutes: float | None, expected: str) -> None:
-    assert window_label("primary", Window(1, NOW, minutes)) == expected
+    assert Window(1, NOW, minutes).label("primary") == expected
 
 
 def test_the_table_of_limits() -> None:
