@@ -25,8 +25,10 @@ from codexlb_cli.core.client_errors import STATUSES
 from codexlb_cli.core.closes import HardMove, SoftMove
 from codexlb_cli.core.headers import SECRET_NAMES, SESSION_NAMES
 from codexlb_cli.core.plan import Start
+from codexlb_cli.core.policies import PLAN_SIZES, POLICIES
 from codexlb_cli.core.reconnect import Phase
 from codexlb_cli.core.selection import Reason
+from codexlb_cli.core.windows import LIMIT_REACHED, WINDOW_REASONS
 from codexlb_cli.errors import ExitStatus
 from tests.support.cli import ROOT, Cli
 from tests.support.ports import free_port
@@ -35,7 +37,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text("utf-8") for page in PAGES}
 README = TEXTS["README.md"]
 SHOWN_CONFIG_FILE = "~/.config/codexlb/config.toml"
-ENDPOINTS = {"v1", "backend-api", "responses", "models", "healthz", "readyz", "_mock"}
+ENDPOINTS = {"v1", "backend-api", "responses", "models", "healthz", "readyz", "_mock", "_codexlb"}
 
 
 def _tool() -> ModuleType:
@@ -86,6 +88,9 @@ def test_every_code_is_documented() -> None:
             *(f"| `{source}` |" for source in STRENGTHS if source != "none"),
             *(f"| `{state}` |" for state in Availability if state is not Availability.READY),
             *(f"| `{phase}` |" for phase in Phase),
+            *(f"| `{policy}` |" for policy in POLICIES),
+            *(f"| `{reason}` |" for reason in (LIMIT_REACHED, *WINDOW_REASONS.values())),
+            *(f"`{plan}` {size:g}" for plan, size in PLAN_SIZES.items()),
             *(f"`{name}`" for name in SESSION_NAMES),
             *(effect.value for effect in Effect),
             *(move.value for kind in (SoftMove, HardMove) for move in kind),

@@ -26,6 +26,7 @@ from codexlb_cli.core.client_errors import STATUSES, error_type
 from codexlb_cli.core.closes import CLOSES, LIVENESS_TIMEOUT, CloseRow, ReconnectPolicy
 from codexlb_cli.core.failures import DIAL_FAILED, ERRORS, ErrorRow
 from codexlb_cli.core.headers import RULES
+from codexlb_cli.core.policies import POLICIES
 from codexlb_cli.errors import ExitStatus
 from codexlb_cli.main import app, codexlb
 
@@ -50,6 +51,7 @@ ERROR_CASES: dict[str, str] = {
     "full input",
     "continuity_owner_conflict": "the previous response, the conversation and the files of one "
     "request lie in different accounts; nothing is sent",
+    "model_unavailable": "the configuration keeps the model from every account",
     "invalid_request": "no HTTP, no JSON object, or a member of the wrong type",
     "invalid_header": "a header name or value that cannot be sent on",
     "queue_full": "too many turns wait for an account that takes no more, or for the socket that "
@@ -149,6 +151,17 @@ def _error_cells(row: ErrorRow) -> tuple[str, ...]:
         f"{row.effect.value}{unnamed}",
         row.action,
         f"`{row.reason}`",
+    )
+
+
+def policy_table() -> str:
+    """Return the selection policies, in the words of their functions."""
+    return _table(
+        ("policy", "what it does"),
+        (
+            (f"`{name}`", " ".join((inspect.getdoc(policy) or "").split()).rstrip("."))
+            for name, policy in POLICIES.items()
+        ),
     )
 
 
@@ -348,6 +361,7 @@ def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 PARTS: Mapping[str, tuple[Path, Callable[[], str]]] = {
     "headers": (DOCS / "headers.md", header_table),
+    "policies": (DOCS / "continuity.md", policy_table),
     "closes": (DOCS / "continuity.md", close_table),
     "errors": (DOCS / "continuity.md", error_table),
     "codes": (DOCS / "http.md", code_table),

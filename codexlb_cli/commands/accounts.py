@@ -11,7 +11,14 @@ from urllib.parse import urlsplit
 import typer
 from pydantic import ValidationError
 
+from codexlb_cli.commands.account_limits import (
+    limit_facts,
+    limits_document,
+    limits_table,
+    turns_table,
+)
 from codexlb_cli.commands.context import CommandContext, JsonFlag
+from codexlb_cli.commands.live import live_accounts
 from codexlb_cli.config.schema import ACCOUNT_NAME, AccountTable, must_at
 from codexlb_cli.console import duration, iso_utc, table
 from codexlb_cli.core.accounts import (
@@ -35,19 +42,22 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of the accou
 
 @app.command("list")
 def list_accounts(ctx: typer.Context, as_json: JsonFlag = False) -> None:
-    """List the accounts and whether each may be used now."""
+    """List the accounts, whether each may be used now, and what is left of its limits."""
     context = CommandContext.of(ctx)
     accounts = context.settings.accounts
     now = time.time()
     states = _states(context)
     standings = _standings(context, accounts, states, now)
+    live = live_accounts(context.places.state_folder)
+    known = [(account.name, states.get(account.name, FRESH)) for account in accounts]
     if as_json:
         documents = [
             {
-                **account_document(account, standings[account.name], context.credentials),
-                "transport": transport_document(account, states.get(account.name, FRESH), now),
+                **account_document(account, standings[name], context.credentials),
+                "transport": transport_document(account, state, now),
+                **limits_document(state.limits, live.get(name), now),
             }
-            for account in accounts
+            for account, (name, state) in zip(accounts, known, strict=True)
         ]
         context.console.json({"schema": "codexlb.accounts.list/1", "accounts": documents})
         return
@@ -57,22 +67,26 @@ def list_accounts(ctx: typer.Context, as_json: JsonFlag = False) -> None:
         return
     rows = [_row(account, standings[account.name], now) for account in accounts]
     headers = ("NAME", "KIND", "STATE", "DETAIL", "CREDENTIAL", "UPSTREAM")
-    context.console.answer(table(headers, rows))
+    parts = [table(headers, rows), limits_table(known, now)]
+    parts.append(turns_table([name for name, _ in known], live, now))
+    context.console.answer("\n\n".join(part for part in parts if part is not None))
     _warn_of_missing_keys(context, accounts)
 
 
 @app.command()
 def show(ctx: typer.Context, name: Name, as_json: JsonFlag = False) -> None:
-    """Show one account."""
+    """Show one account, and what is left of its limits."""
     context = CommandContext.of(ctx)
     account = context.settings.account(name)
     now = time.time()
     states = _states(context)
     known = states.get(name, FRESH)
     state = _standings(context, (account,), states, now)[account.name]
+    live = live_accounts(context.places.state_folder).get(name)
     if as_json:
         document = account_document(account, state, context.credentials)
         document["transport"] = transport_document(account, known, now)
+        document |= limits_document(known.limits, live, now)
         context.console.json({"schema": "codexlb.accounts.show/1", "account": document})
         return
     facts = (
@@ -86,6 +100,7 @@ def show(ctx: typer.Context, name: Name, as_json: JsonFlag = False) -> None:
         ("transport", _transport(account, known, now)),
         ("organization", account.organization or "-"),
         ("project", account.project or "-"),
+        *limit_facts(known.limits, live, now),
     )
     context.console.answer(table(("FACT", "VALUE"), facts))
     _warn_of_missing_keys(context, (account,))

@@ -93,6 +93,11 @@ def _values(settings: Settings) -> Iterator[tuple[KeyPath, object, Origin]]:
             "project": account.project,
             "api_key_env": env,
             "transport": account.transport,
+            "priority": account.priority,
+            "weight": account.weight,
+            "max_turns": account.max_turns,
+            "models": list(account.models),
+            "not_models": list(account.not_models),
         }
         given = {key: value for key, value in keys.items() if value is not None}
         yield from _leaves(given, ("accounts", account.name), settings)

@@ -50,6 +50,7 @@ class Settings:
     headers: schema.HeadersTable
     reconnect: schema.ReconnectTable
     affinity: schema.AffinityTable
+    selection: schema.SelectionTable
     accounts: tuple[Account, ...]
     usage: schema.UsageTable = field(default_factory=schema.UsageTable)
     prices: Mapping[str, schema.PriceTable] = field(default_factory=dict)
@@ -188,6 +189,7 @@ def _settings(
         headers=document.headers,
         reconnect=document.reconnect,
         affinity=document.affinity,
+        selection=document.selection,
         accounts=accounts,
         usage=document.usage,
         prices=document.prices,
@@ -214,6 +216,11 @@ def _account(name: str, table: schema.AccountTable) -> Account:
         project=table.project,
         transport=table.transport,
         credential=credential,
+        priority=table.priority,
+        weight=table.weight,
+        max_turns=table.max_turns,
+        models=table.models,
+        not_models=table.not_models,
     )
 
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
 from codexlb_cli.core.accounts import AccountKind, TransportChoice
+from codexlb_cli.core.policies import DEFAULT_POLICY, POLICIES, PolicyName
 
 ACCOUNT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -126,6 +127,10 @@ ModelName = Annotated[
     _matching(_MODEL),
     Must("the name of a model: printable ASCII without spaces, 128 characters at most"),
 ]
+Priority = Annotated[
+    int, Field(ge=-1000, le=1000), Must("a whole number from -1000 to 1000", takes=float)
+]
+Weight = Annotated[float, Field(ge=0, le=1000), Must("a number from 0 to 1000", takes=float)]
 Replays = Annotated[int, Field(ge=0, le=1), Must("0 or 1", takes=float)]
 Flag = Annotated[bool, Must("true or false", takes=float)]
 HeaderName = Annotated[
@@ -155,6 +160,14 @@ BaseUrl = Annotated[
 ]
 HeaderWord = Annotated[
     str, _matching(_HEADER_WORD), Must("printable ASCII without spaces", echo=False)
+]
+ModelPattern = Annotated[
+    str, Strict(), _matching(_MODEL), Must("a model's name, or a pattern such as `gpt-5*`")
+]
+ModelPatterns = Annotated[
+    tuple[ModelPattern, ...],
+    Field(strict=False),
+    Must("an array of models, or patterns such as `gpt-5*`", takes=list),
 ]
 VariableName = Annotated[
     str,
@@ -204,10 +217,11 @@ class TimeoutsTable(Table):
 
 
 class LimitsTable(Table):
-    """How much the gateway takes in at once, in bytes."""
+    """How much the gateway takes in at once, in bytes, and how often it asks for usage limits."""
 
     request_bytes: Size = 134_217_728
     frame_bytes: Size = 15_728_640
+    usage_poll: SecondsOrZero = 300.0
 
 
 class LanesTable(Table):
@@ -279,6 +293,15 @@ class PriceTable(Table):
     output: Price
 
 
+class SelectionTable(Table):
+    """Which account a turn gets that no account owns yet."""
+
+    policy: Annotated[
+        PolicyName,
+        Must(f"{', '.join(f'`{name}`' for name in list(POLICIES)[:-1])} or `{list(POLICIES)[-1]}`"),
+    ] = DEFAULT_POLICY
+
+
 class AccountTable(Table):
     """One account; a `base_url` of None means the default of its kind."""
 
@@ -289,6 +312,11 @@ class AccountTable(Table):
     project: HeaderWord | None = None
     api_key_env: VariableName | None = None
     transport: Annotated[TransportChoice, Must("`auto`, `websocket` or `http`")] = "auto"
+    priority: Priority = 0
+    weight: Weight = 1.0
+    max_turns: Count | None = None
+    models: ModelPatterns = ()
+    not_models: ModelPatterns = ()
 
 
 class Document(Table):
@@ -306,6 +334,7 @@ class Document(Table):
         dict[ModelName, PriceTable],
         Must('tables such as `[prices."gpt-5.5"]`', echo=False, takes=dict),
     ] = Field(default_factory=dict)
+    selection: SelectionTable = SelectionTable()
     accounts: Annotated[
         dict[AccountName, AccountTable],
         Must("tables such as `[accounts.work]`", echo=False, takes=dict),
@@ -345,6 +374,7 @@ _TABLES: dict[str, type[Table]] = {
     "reconnect": ReconnectTable,
     "affinity": AffinityTable,
     "usage": UsageTable,
+    "selection": SelectionTable,
 }
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from codexlb_cli.core.backoff import doubled
+from codexlb_cli.core.windows import LONGEST_LIMIT_SECONDS, UNKNOWN, Limits
 
 COUNTED_CLOSES = 3
 COUNTED_WINDOW_SECONDS = 60.0
@@ -20,8 +22,8 @@ COUNTED_COOLDOWN_SECONDS = 30.0
 FIRST_REFUSAL_SECONDS = 3.0
 REFUSAL_SECONDS = 30.0
 LONGEST_COOLDOWN_SECONDS = 300.0
-LONGEST_LIMIT_SECONDS = 366 * 24 * 3600.0
-"""A reset more than a year away is nonsense; hints beyond it are clamped."""
+USAGE_LIMIT = "usage_limit_reached"
+"""The error of a plan whose window is used up: newer limits may lift it before its time."""
 
 NO_WEBSOCKET_SECONDS = 600.0
 """How long an account that refused the upgrade is spoken to over HTTP before the next try."""
@@ -62,7 +64,15 @@ class CredentialRef:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """One upstream account of the user's, as configured."""
+    """One upstream account of the user's, as configured.
+
+    Attributes:
+        priority: which accounts get first turns before others: lower ones.
+        weight: how large it is against the others; 0 for one that serves if nobody else can.
+        max_turns: how many turns it takes at a time, 0 for no limit; None for what holds for all.
+        models: patterns of the models that it takes; empty for all.
+        not_models: patterns of those that it does not.
+    """
 
     name: str
     kind: AccountKind = "api_key"
@@ -72,6 +82,19 @@ class Account:
     project: str | None = None
     transport: TransportChoice = "auto"
     credential: CredentialRef = field(default_factory=lambda: CredentialRef("file", ""))
+    priority: int = 0
+    weight: float = 1.0
+    max_turns: int | None = None
+    models: tuple[str, ...] = ()
+    not_models: tuple[str, ...] = ()
+
+    def takes(self, model: str | None) -> bool:
+        """Whether the configuration lets it serve `model`; a turn that names none goes anywhere."""
+        if model is None:
+            return True
+        if any(fnmatchcase(model, pattern) for pattern in self.not_models):
+            return False
+        return not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
 
     @property
     def websocket_url(self) -> str:
@@ -87,6 +110,11 @@ class Account:
     def http_url(self) -> str:
         """The base URL with http or https, without a trailing slash."""
         return self._url({"ws": "http", "wss": "https"}, "")
+
+    @property
+    def usage_url(self) -> str:
+        """Where a ChatGPT plan tells its usage: beside the base URL, not under it."""
+        return f"{self.http_url.removesuffix('/codex')}/wham/usage"
 
     def _url(self, schemes: dict[str, str], suffix: str) -> str:
         parts = urlsplit(self.base_url)
@@ -111,6 +139,7 @@ class AccountState:
         counted: times of the counted closes since the last completed turn.
         refusals: how many dials in a row were refused with 403.
         http_until: until when the account counts as one without a WebSocket; None if it never did.
+        limits: its windows, rates and credits as the upstream told them last.
     """
 
     cooling_until: float | None = None
@@ -123,6 +152,7 @@ class AccountState:
     counted: tuple[float, ...] = ()
     refusals: int = 0
     http_until: float | None = None
+    limits: Limits = UNKNOWN
 
 
 FRESH = AccountState()
@@ -171,13 +201,24 @@ def standing(
         return Standing(Availability.NEEDS_LOGIN, "credential_missing")
     if state.login_reason is not None:
         return Standing(Availability.NEEDS_LOGIN, state.login_reason)
-    if state.limited_until is not None and state.limited_until > now:
-        return Standing(Availability.LIMITED, state.limited_reason, state.limited_until)
+    limit = limit_in_force(state, now)
+    if limit is not None:
+        return Standing(Availability.LIMITED, *limit)
     if full:
         return Standing(Availability.FULL, "full")
     if state.cooling_until is not None and state.cooling_until > now:
         return Standing(Availability.COOLING_DOWN, state.cooling_reason, state.cooling_until)
     return Standing(Availability.READY)
+
+
+def limit_in_force(state: AccountState, now: float) -> tuple[str | None, float] | None:
+    """Return why and until when an account is limited: by an error, or by what its limits say."""
+    found: list[tuple[str | None, float]] = []
+    if state.limited_until is not None and state.limited_until > now:
+        found.append((state.limited_reason, state.limited_until))
+    if (used_up := state.limits.used_up(now)) is not None:
+        found.append(used_up)
+    return max(found, key=lambda limit: limit[1], default=None)
 
 
 def transport_in_force(account: Account, state: AccountState, now: float) -> Transport:
@@ -244,13 +285,26 @@ def completed(state: AccountState) -> AccountState:
     """Return the state after a completed turn: it clears counts and cooldowns, not limits."""
     if not (state.counted or state.cooldowns or state.refusals or state.cooling_until):
         return state
-    return AccountState(
-        limited_until=state.limited_until,
-        limited_reason=state.limited_reason,
-        login_reason=state.login_reason,
-        refused_credential=state.refused_credential,
-        http_until=state.http_until,
+    return replace(
+        state, cooling_until=None, cooling_reason=None, cooldowns=0, counted=(), refusals=0
     )
+
+
+def learned(state: AccountState, limits: Limits, now: float) -> AccountState:
+    """Return the state after the upstream told limits of the account.
+
+    A usage limit that an error reported ends where the upstream says now that none is reached.
+
+    Args:
+        state: the state.
+        limits: what it told.
+        now: seconds since the epoch.
+    """
+    state = replace(state, limits=state.limits.updated(limits))
+    lifted = limits.reached is False and state.limits.used_up(now) is None
+    if lifted and state.limited_reason == USAGE_LIMIT:
+        return replace(state, limited_until=None, limited_reason=None)
+    return state
 
 
 def _count(state: AccountState, reason: str, now: float) -> AccountState:

@@ -29,6 +29,7 @@ STATUSES: dict[str, int] = {
     "request_too_large": 400,
     "previous_response_not_found": 400,
     "continuity_owner_conflict": 400,
+    "model_unavailable": 400,
     "invalid_request": 400,
     "invalid_header": 400,
     "queue_full": 429,
@@ -134,7 +135,16 @@ def nobody_can_serve(shortage: Shortage, pool: Pool) -> ClientError:
         return _limited(min(times), pool.now)
     if shortage.owner is not None:
         return owner_unavailable(shortage.owner, pool)
-    return no_accounts(pool)
+    return _model_not_taken(pool) or no_accounts(pool)
+
+
+def _model_not_taken(pool: Pool) -> ClientError | None:
+    """Say that the configuration keeps the model from every enabled account, if it does."""
+    enabled = [account.name for account in pool.accounts if account.enabled]
+    if not enabled or not pool.not_taking.issuperset(enabled):
+        return None
+    message = "`models` and `not_models` of the accounts leave none that takes this model"
+    return ClientError("model_unavailable", message, param="model")
 
 
 def owner_unavailable(owner: str, pool: Pool, *, what: str = "this conversation") -> ClientError:
@@ -201,6 +211,8 @@ def upstream_unavailable(message: str, failures: int = 0) -> ClientError:
 
 
 def _free_again(name: str, shortage: Shortage, pool: Pool) -> float | None:
+    if name in pool.not_taking:
+        return None
     known = pool.standing_of(name)
     if known is not None and known.state is Availability.LIMITED:
         return known.until

@@ -9,19 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 
 from codexlb_cli.core.accounts import Effect, Evidence
+from codexlb_cli.core.amounts import duration, moment, number
 from codexlb_cli.core.client_errors import RATE_LIMIT_COOLDOWN_SECONDS
 
 _AMOUNT = r"\d+(?:\.\d+)?\s*(?:milliseconds?|ms|seconds?|sec|s|minutes?|min|m|hours?|h|days?|d)"
 _TRY_AGAIN = re.compile(rf"try again in ((?:{_AMOUNT}\s*)+)(?![a-z0-9])", re.IGNORECASE)
-_PARTS = re.compile(r"(\d+(?:\.\d+)?)\s*(milliseconds?|ms|[smhd])", re.IGNORECASE)
-_FIRST_MILLISECONDS = 1e11
-"""What is larger is no number of seconds since the epoch: that would be the year 5138."""
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 class Fault(StrEnum):
@@ -324,11 +321,11 @@ def _text(value: object) -> str | None:
 def _retry_at(
     error: Mapping[str, object], headers: Mapping[str, object], now: float
 ) -> float | None:
-    resets_at = _moment(error.get("resets_at"))
+    resets_at = moment(error.get("resets_at"))
     if resets_at is not None and resets_at > now:
         return resets_at
-    seconds = _number(error.get("resets_in_seconds"))
-    milliseconds = _number(headers.get("retry-after-ms"))
+    seconds = number(error.get("resets_in_seconds"))
+    milliseconds = number(headers.get("retry-after-ms"))
     if seconds is None and milliseconds is not None:
         seconds = milliseconds / 1000
     if seconds is None:
@@ -340,33 +337,19 @@ def _retry_at(
     return now + seconds if seconds is not None and seconds > 0 else None
 
 
-def _moment(value: object) -> float | None:
-    """Read a time: seconds or milliseconds since the epoch, or ISO 8601 (UTC where no zone is)."""
-    number = _number(value, most=1e14)
-    if number is not None:
-        return number / 1000 if number >= _FIRST_MILLISECONDS else number
-    try:
-        date = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
-        return None
-    if date is None:
-        return None
-    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-
-
 def _used_up_for(headers: Mapping[str, object]) -> float | None:
     """Read how long an API key's own limits are used up: the longest window with nothing left."""
     waits = [
-        _duration(str(headers.get(f"x-ratelimit-reset-{what}", "")))
+        duration(str(headers.get(f"x-ratelimit-reset-{what}", "")))
         for what in ("requests", "tokens")
-        if _number(headers.get(f"x-ratelimit-remaining-{what}")) == 0
+        if number(headers.get(f"x-ratelimit-remaining-{what}")) == 0
     ]
     return max((wait for wait in waits if wait is not None), default=None)
 
 
 def _retry_after(value: object, now: float) -> float | None:
     """Seconds or an HTTP-date (RFC 9110 section 10.2.3)."""
-    seconds = _number(value)
+    seconds = number(value)
     if seconds is not None or not isinstance(value, str):
         return seconds
     try:
@@ -380,24 +363,4 @@ def _retry_after(value: object, now: float) -> float | None:
 def _try_again_in(message: str) -> float | None:
     """Read "try again in 1.2s", "6m0s", "20 ms" out of an error's message."""
     found = _TRY_AGAIN.search(message)
-    return None if found is None else _duration(found[1])
-
-
-def _duration(text: str) -> float | None:
-    """Read "6m0s" or "20 ms" in seconds; None if it names no amount."""
-    parts = [(float(n), u.lower()) for n, u in _PARTS.findall(text)]
-    if not parts:
-        return None
-    # "minutes" begins like "milliseconds", which the pattern spells out.
-    return _number(sum(n * _UNITS["ms" if u.startswith("mi") else u] for n, u in parts))
-
-
-def _number(value: object, most: float = 1e12) -> float | None:
-    """Return a finite, sane number from JSON or a header; None otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if 0 <= number < most else None
+    return None if found is None else duration(found[1])

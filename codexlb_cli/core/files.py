@@ -202,7 +202,7 @@ def listed_accounts(pool: Pool) -> list[str]:
 
 def _without_turns(pool: Pool) -> Pool:
     """An account that takes no more turns still takes files."""
-    return replace(pool, max_turns=0)
+    return replace(pool, counts_turns=False)
 
 
 # What an account answers

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from codexlb_cli.core.handshake import header_text
 from codexlb_cli.core.headers import Header
+from codexlb_cli.core.readings import is_codex_limit
 
 _WINDOW_FIELDS = (
     ("used-percent", "used_percent"),
@@ -13,7 +14,6 @@ _WINDOW_FIELDS = (
     ("reset-at", "reset_at"),
 )
 _CREDIT_FIELDS = ("has_credits", "unlimited", "balance")
-CODEX_LIMIT = "codex"
 _LIMIT_PREFIXES = ("x-codex-", "x-ratelimit-")
 
 
@@ -27,7 +27,7 @@ def rate_limit_headers(event: Mapping[str, object]) -> list[Header]:
 
     An event that names a limit other than "codex" says nothing about these windows.
     """
-    if event.get("metered_limit_name", CODEX_LIMIT) not in (None, CODEX_LIMIT):
+    if not is_codex_limit(event):
         return []
     limits = event.get("rate_limits")
     found: list[tuple[str, object]] = []

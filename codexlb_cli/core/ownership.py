@@ -84,7 +84,7 @@ def owner_after(key: Key, record: KeyRecord, account: str, pool: Pool) -> str:
     home = record.owner
     if key.strength is not Strength.SOFT or not record.bound or home is None:
         return account
-    passing = home not in pool.without_model and keeps_soft_owner(pool.standing_of(home), pool.now)
+    passing = pool.has_model(home) and keeps_soft_owner(pool.standing_of(home), pool.now)
     return home if passing else account
 
 

@@ -99,9 +99,12 @@ def with_models(pool: Pool, *, is_hard: bool) -> Pool:
     """Forget which accounts lack the model where that must not decide.
 
     A missing model is no failure of an account, so it never takes a hard turn from its owner;
-    and where no account has it, the upstream's own error is the answer.
+    and where no account has it, the upstream's own error is the answer. An account whose
+    configuration keeps the model from it is not asked for it even then.
     """
-    if is_hard or not any(pool.usable(account.name) for account in pool.accounts):
+    if is_hard:
+        return replace(pool, without_model=frozenset(), not_taking=frozenset())
+    if not any(pool.usable(account.name) for account in pool.accounts):
         return replace(pool, without_model=frozenset())
     return pool
 

@@ -7,7 +7,7 @@ ones in configuration order. `codexlb` prints verdicts; it never derives them ag
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -20,6 +20,14 @@ from codexlb_cli.core.accounts import (
     Transport,
     standing,
     transport_in_force,
+)
+from codexlb_cli.core.policies import (
+    DEFAULT_POLICY,
+    Candidate,
+    PolicyName,
+    Shares,
+    budget,
+    choose,
 )
 
 
@@ -70,9 +78,14 @@ class Pool:
         require_credentials: whether a missing credential makes an account unusable: in the
             gateway it does; a simulation only reports it.
         in_flight: turns in flight, by account name.
-        max_turns: how many turns one account takes at a time; 0 for no limit.
+        max_turns: how many turns one account takes at a time, unless its own table says
+            otherwise; 0 for no limit.
         last_chosen: a rising number for each choice, by account name.
         without_model: names of accounts that do not have the turn's model.
+        not_taking: names of accounts whose configuration keeps the turn's model from them.
+        policy: how a first turn is placed: a name of `POLICIES`.
+        shares: how much each account has had of its share.
+        counts_turns: whether an account that has as many turns as it takes is full.
     """
 
     accounts: tuple[Account, ...]
@@ -84,6 +97,10 @@ class Pool:
     max_turns: int = 0
     last_chosen: Mapping[str, int] = field(default_factory=dict)
     without_model: frozenset[str] = frozenset()
+    not_taking: frozenset[str] = frozenset()
+    policy: PolicyName = DEFAULT_POLICY
+    shares: Shares = field(default_factory=Shares)
+    counts_turns: bool = True
 
     def account(self, name: str) -> Account | None:
         """Return the account called `name`; None if it is not configured."""
@@ -115,16 +132,23 @@ class Pool:
     def usable(self, name: str) -> bool:
         """Whether a turn may be sent to `name`: it is ready or cooling, and has the model."""
         known = self.standing_of(name)
-        return known is not None and known.usable and name not in self.without_model
+        return known is not None and known.usable and self.has_model(name)
+
+    def has_model(self, name: str) -> bool:
+        """Whether `name` may be sent the turn's model, as far as is known."""
+        return name not in self.without_model and name not in self.not_taking
 
     def crowded(self, name: str) -> bool:
         """Whether `name` has as many turns in flight as it takes, however else it stands."""
-        return 0 < self.max_turns <= self.in_flight.get(name, 0)
+        account = self.account(name)
+        own = account.max_turns if account is not None else None
+        most = self.max_turns if own is None else own
+        return self.counts_turns and 0 < most <= self.in_flight.get(name, 0)
 
     def full(self, name: str) -> bool:
         """Whether `name` could serve, but has as many turns in flight as it takes."""
         known = self.standing_of(name)
-        return known is not None and known.state is Availability.FULL
+        return known is not None and known.state is Availability.FULL and self.has_model(name)
 
     def verdict(
         self, name: str, verdict: Literal["picked", "next", "excluded"], reason: str
@@ -140,6 +164,12 @@ class Pool:
         )
 
 
+def asked_for(pool: Pool, model: str | None) -> Pool:
+    """Return the accounts as a turn of `model` finds them: some do not take it."""
+    refusing = frozenset(a.name for a in pool.accounts if not a.takes(model))
+    return replace(pool, not_taking=refusing)
+
+
 def unusable_reason(pool: Pool, name: str) -> str | None:
     """Return why `name` cannot serve, as a verdict's reason; None if it can."""
     known = pool.standing_of(name)
@@ -149,7 +179,7 @@ def unusable_reason(pool: Pool, name: str) -> str | None:
         return Reason.CREDENTIAL_MISSING
     if not known.usable:
         return known.state.value
-    return Reason.MODEL_UNAVAILABLE if name in pool.without_model else None
+    return None if pool.has_model(name) else Reason.MODEL_UNAVAILABLE
 
 
 def policy_reason(pool: Pool, name: str) -> str:
@@ -178,17 +208,14 @@ def in_order_after(pool: Pool, closed: str | None) -> list[str]:
 def first_choice(pool: Pool) -> list[str]:
     """Return the usable accounts for a turn that no account owns, best first.
 
-    The fewest turns in flight, then the least recently chosen, then configuration order decide
-    who is first. After it, the order is that of a failed dial.
+    The policy chooses among the ready ones. After it, the order is that of a failed dial.
     """
     order = in_order_after(pool, None)
-    ready = [n for n in order if _is_ready(pool, n)]
+    ready = [_candidate(pool, n, order.index(n)) for n in order if _is_ready(pool, n)]
     if not ready:
         return order
-    first = min(
-        ready, key=lambda n: (pool.in_flight.get(n, 0), pool.last_chosen.get(n, 0), order.index(n))
-    )
-    return [first, *(n for n in in_order_after(pool, first) if n != first)]
+    best = choose(pool.policy, ready).name
+    return [best, *(n for n in in_order_after(pool, best) if n != best)]
 
 
 def unkeyed_account(pool: Pool) -> str | None:
@@ -234,3 +261,18 @@ def verdicts(
 def _is_ready(pool: Pool, name: str) -> bool:
     known = pool.standing_of(name)
     return known is not None and known.state is Availability.READY
+
+
+def _candidate(pool: Pool, name: str, place: int) -> Candidate:
+    account = pool.account(name)
+    assert account is not None, "a ready account is configured"
+    return Candidate(
+        name=name,
+        place=place,
+        in_flight=pool.in_flight.get(name, 0),
+        last_chosen=pool.last_chosen.get(name, 0),
+        weight=account.weight,
+        priority=account.priority,
+        share=pool.shares.start(name),
+        budget=budget(pool.states.get(name, FRESH).limits, pool.now, account.weight),
+    )

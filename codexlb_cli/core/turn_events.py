@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from codexlb_cli.core.accounts import Evidence
 from codexlb_cli.core.client_errors import ClientError
 from codexlb_cli.core.closes import CloseRow
-from codexlb_cli.core.failures import Failure
+from codexlb_cli.core.failures import Failure, Fault
 from codexlb_cli.core.reconnect import Strength
 
 
@@ -144,6 +144,19 @@ Event = (
     | BoundElsewhere
     | OutOfTime
 )
+
+
+_NO_TROUBLE = frozenset({Fault.REQUEST, Fault.CLIENT_STATE, Fault.NO_WEBSOCKET})
+
+
+def trouble(event: Event) -> str | None:
+    """Return the reason code of what went wrong at an account; None if that was not its trouble."""
+    match event:
+        case DialFailed(failure) | Refused(failure):
+            return None if failure.row.fault in _NO_TROUBLE else failure.evidence.reason
+        case Closed(row) | Silent(row):
+            return row.reason
+    return None
 
 
 @dataclass(frozen=True, slots=True)

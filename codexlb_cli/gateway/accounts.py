@@ -19,11 +19,16 @@ from codexlb_cli.core.accounts import (
     Transport,
     apply,
     completed,
+    learned,
+    limit_in_force,
     transport_in_force,
 )
 from codexlb_cli.core.backoff import DialPace
 from codexlb_cli.core.headers import Header
-from codexlb_cli.core.selection import Pool
+from codexlb_cli.core.policies import Shares
+from codexlb_cli.core.readings import from_headers
+from codexlb_cli.core.selection import Pool, asked_for
+from codexlb_cli.core.windows import Limits
 from codexlb_cli.errors import ConfigError
 from codexlb_cli.gateway.keys import Recent
 from codexlb_cli.store.cooldowns import read_resets, write_state
@@ -33,6 +38,8 @@ from codexlb_cli.store.running import PATIENCE_SECONDS, Store
 
 MODEL_MISSING_SECONDS = 3600.0
 """How long an account is not asked again for a model that it does not have."""
+LIMITS_WRITTEN_SECONDS = 2.0
+"""Limits are told with every turn: what changes nothing else is written this often at most."""
 
 Stamp = tuple[int, ...] | None
 
@@ -77,6 +84,10 @@ class Accounts:
         self._in_flight: dict[str, int] = {}
         self._chosen: dict[str, int] = {}
         self._choices = 0
+        self._shares = Shares()
+        self._troubles: dict[str, tuple[str, float]] = {}
+        self._unwritten: set[str] = set()
+        self._writing: asyncio.TimerHandle | None = None
         self._paces: dict[str, DialPace] = {}
         self._without_model: Recent[tuple[str, str], float] = Recent(1_000)
         self._limit_headers: dict[str, dict[str, str]] = {}
@@ -107,7 +118,7 @@ class Accounts:
         """
         accounts = self.settings.accounts
         self._forgive_changed_keys()
-        return Pool(
+        pool = Pool(
             accounts=accounts,
             now=self._now(),
             states=self._states,
@@ -116,7 +127,10 @@ class Accounts:
             max_turns=self.settings.lanes.max_turns,
             last_chosen=self._chosen,
             without_model=frozenset(a.name for a in accounts if self._lacks(a.name, model)),
+            policy=self.settings.selection.policy,
+            shares=self._shares,
         )
+        return asked_for(pool, model)
 
     def transport(self, name: str) -> Transport:
         """Return how the account called `name` is spoken to now.
@@ -157,6 +171,21 @@ class Accounts:
         """Note that a turn chose the account."""
         self._choices += 1
         self._chosen[name] = self._choices
+        account = next((a for a in self.settings.accounts if a.name == name), None)
+        if account is not None:
+            self._shares = self._shares.after(name, account.weight)
+
+    def troubled(self, name: str, reason: str) -> None:
+        """Note what went wrong at the account last, for people to see."""
+        self._troubles[name] = (reason, self._now())
+
+    def last_trouble(self, name: str) -> tuple[str, float] | None:
+        """Return what went wrong at the account last, and when; None if nothing did."""
+        return self._troubles.get(name)
+
+    def turns_at(self, name: str) -> int:
+        """Return how many turns are in flight at the account."""
+        return self._in_flight.get(name, 0)
 
     def entered(self, name: str) -> None:
         """Note that a turn is in flight at the account."""
@@ -205,10 +234,49 @@ class Accounts:
         wait, self._paces[name] = self._paces.get(name, DialPace()).dial(self._now())
         return wait
 
-    def limits_seen(self, name: str, headers: list[Header]) -> None:
-        """Remember the rate-limit headers that an account sent last."""
+    def limits_seen(self, name: str, headers: list[Header], told: Limits | None = None) -> None:
+        """Take what an account says of its limits.
+
+        Args:
+            name: the account.
+            headers: what its clients may read of that.
+            told: what it comes to, where that was read from more than the headers.
+        """
         if headers:
             self._limit_headers.setdefault(name, {}).update(headers)
+        told = told or from_headers(headers, self._now())
+        if told is not None:
+            self.learn(name, told)
+
+    def learn(self, name: str, told: Limits) -> None:
+        """Learn an account's limits; written at once only if they shut it out, or let it in."""
+        now, before = self._now(), self._states.get(name, FRESH)
+        state = learned(before, told, now)
+        if limit_in_force(before, now) != limit_in_force(state, now):
+            self._set(name, state)
+            return
+        self._states[name] = state
+        self._unwritten.add(name)
+        if self._writing is None:
+            loop = asyncio.get_running_loop()
+            self._writing = loop.call_later(LIMITS_WRITTEN_SECONDS, self.write_limits)
+
+    def limits(self, name: str) -> Limits:
+        """Return what is known of an account's limits."""
+        return self._states.get(name, FRESH).limits
+
+    def write_limits(self) -> None:
+        """Write the limits that were learned since they were written last."""
+        for name in tuple(self._unwritten):
+            self._set(name, self._states[name])
+        self.leave_unwritten()
+
+    def leave_unwritten(self) -> None:
+        """Leave unwritten what was not written yet, and write nothing any more."""
+        self._unwritten.clear()
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
 
     def limit_headers(self, name: str) -> dict[str, str]:
         """Return the rate-limit headers that an account sent last."""
@@ -220,6 +288,7 @@ class Accounts:
 
     def _set(self, name: str, state: AccountState) -> None:
         self._states[name] = state
+        self._unwritten.discard(name)
         self._store.submit(write_state(name, state))
 
     def _present(self, account: Account) -> bool:

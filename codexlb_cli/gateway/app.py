@@ -21,6 +21,7 @@ from codexlb_cli.core.requests import PREFIXES, RESPONSES_PATHS
 from codexlb_cli.gateway.files import Files
 from codexlb_cli.gateway.guard import Guard
 from codexlb_cli.gateway.http import Receive, Responses, Scope, inbound_headers
+from codexlb_cli.gateway.live import LIVE_PATH, live_document
 from codexlb_cli.gateway.models import Models
 from codexlb_cli.gateway.request_log import RequestLine, RequestLog
 from codexlb_cli.gateway.services import Services
@@ -28,8 +29,8 @@ from codexlb_cli.gateway.sinks import Send, send_json
 
 log = logging.getLogger("codexlb.gateway")
 
-PROBES = frozenset({"/healthz", "/readyz"})
-"""Asked again and again by supervisors; not worth a line."""
+PROBES = frozenset({"/healthz", "/readyz", LIVE_PATH})
+"""Asked again and again by supervisors and by our own commands; not worth a line."""
 
 
 class GatewayApp:
@@ -121,6 +122,11 @@ def build_rest(services: Services) -> FastAPI:
         ready = Availability.READY in states.values()
         status = "ready" if ready else "not_ready"
         return _json(200 if ready else 503, {"status": status, "accounts": states})
+
+    @app.get(LIVE_PATH)
+    async def live() -> JSONResponse:
+        services.refresh()
+        return _json(200, live_document(services))
 
     for prefix in PREFIXES:
         app.get(f"{prefix}/models")(models.list)

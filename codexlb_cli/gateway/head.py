@@ -8,6 +8,7 @@ from codexlb_cli.core.frames import METADATA_EVENT, RATE_LIMITS_EVENT
 from codexlb_cli.core.handshake import client_headers, header_text
 from codexlb_cli.core.headers import TURN_STATE_HEADER, Header
 from codexlb_cli.core.limits import limits_among, rate_limit_headers
+from codexlb_cli.core.readings import from_event
 from codexlb_cli.gateway.services import Services
 from codexlb_cli.gateway.sockets import Socket
 
@@ -22,7 +23,8 @@ class Head:
     def telemetry(self, kind: str, event: Mapping[str, object], account: str) -> None:
         """Take an event that is not forwarded: limits, the model, the turn state."""
         if kind == RATE_LIMITS_EVENT:
-            self._services.accounts.limits_seen(account, rate_limit_headers(event))
+            told = from_event(event, self._services.now())
+            self._services.accounts.limits_seen(account, rate_limit_headers(event), told)
         elif kind == METADATA_EVENT:
             headers = event.get("headers")
             if isinstance(headers, Mapping):

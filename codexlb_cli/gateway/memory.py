@@ -176,6 +176,7 @@ class MemoryGateway:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        self._services.accounts.leave_unwritten()
         await self._services.lanes.close()
 
 

@@ -138,9 +138,10 @@ class Relay:
         frame = last.event.get("response") if last.kind == "response.failed" else last.event
         if last.kind not in ("error", "response.failed") or not isinstance(frame, dict):
             return
-        failure = refusal(frame, self._services.now())
+        failure, account = refusal(frame, self._services.now()), self._seat.socket.account
         if failure.row.fault in (Fault.LIMIT, Fault.CREDENTIAL):
-            self._services.accounts.blame(self._seat.socket.account, failure.evidence)
+            self._services.accounts.blame(account, failure.evidence)
+            self._services.accounts.troubled(account, failure.evidence.reason)
 
     def _note_reasoning(self, event: dict[str, Any]) -> None:
         digest = frames.reasoning_digest(event.get("item"))

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -28,9 +29,11 @@ from codexlb_cli.gateway.request_log import RequestLog
 from codexlb_cli.gateway.server import Listener, listen
 from codexlb_cli.gateway.services import Services
 from codexlb_cli.gateway.usage import UsageLog
+from codexlb_cli.gateway.usage_poll import UsagePoll
 from codexlb_cli.store.cooldowns import read_states
 from codexlb_cli.store.credentials import CredentialSource
 from codexlb_cli.store.database import database_path
+from codexlb_cli.store.presence import Presence, announce, withdraw
 from codexlb_cli.store.running import Database
 
 
@@ -98,6 +101,9 @@ class Gateway:
             now=inputs.now,
             warn=inputs.warn,
         )
+        self._usage_poll = UsagePoll(accounts, inputs.now, inputs.draw)
+        self._state_folder = inputs.state_folder
+        self._presence = Presence(host, self.port, uuid.uuid4().hex)
         self.services = Services(
             accounts=accounts,
             keys=Keys(self.store, inputs.now),
@@ -110,6 +116,8 @@ class Gateway:
             now=inputs.now,
             draw=inputs.draw,
             record=UsageLog(self.store, lambda: accounts.settings.usage, inputs.now).write,
+            wants_limits=self._usage_poll.wanted,
+            instance=self._presence.instance,
         )
         request_log = RequestLog(inputs.write_line)
         self.responses = Responses(self.services, request_log, inputs.keepalive_seconds)
@@ -118,11 +126,15 @@ class Gateway:
 
     async def __aenter__(self) -> Self:
         await self._listener.start()
+        await asyncio.to_thread(announce, self._state_folder, self._presence)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         await self._listener.stop(self.services.settings.timeouts.drain, self._hurry)
+        await asyncio.to_thread(withdraw, self._state_folder, self._presence)
+        await self._usage_poll.close()
         await self.services.lanes.close()
+        self.services.accounts.write_limits()
         await asyncio.to_thread(self.store.close)
 
 

@@ -47,6 +47,10 @@ def unrecorded(_record: TurnRecord) -> None:
     """Remember nothing."""
 
 
+def nothing_to_ask() -> None:
+    """Ask no account for its usage."""
+
+
 def unobserved(_turn: Turn, _event: Event, _actions: Sequence[Action]) -> None:
     """Take no notice."""
 
@@ -58,6 +62,8 @@ class Services:
     Attributes:
         observe: is told of every decision: the turn, what happened, and what follows.
         record: is told what a turn used, when it is over.
+        wants_limits: is told that the accounts' limits matter now: at every request.
+        instance: a text that no other gateway has.
     """
 
     accounts: Accounts
@@ -70,11 +76,14 @@ class Services:
     draw: Callable[[], float] = field(default=lambda: 1.0)
     observe: Callable[[Turn, Event, Sequence[Action]], None] = field(default=unobserved)
     record: Callable[[TurnRecord], None] = field(default=unrecorded)
+    wants_limits: Callable[[], None] = field(default=nothing_to_ask)
+    instance: str = ""
 
     def refresh(self) -> None:
         """Take over what the person changed since the last request."""
         if self.accounts.refresh():
             self.keys.forget()
+        self.wants_limits()
 
     @property
     def settings(self) -> Settings:

@@ -23,6 +23,7 @@ from codexlb_cli.core.handshake import client_headers
 from codexlb_cli.core.headers import Header
 from codexlb_cli.core.limits import limits_among
 from codexlb_cli.core.ownership import UNOWNED, Ownership, Seated, facts_of, plan_error
+from codexlb_cli.core.readings import from_error
 from codexlb_cli.core.reconnect import Strength
 from codexlb_cli.core.requests import acts_twice, frame_error
 from codexlb_cli.core.selection import Pool
@@ -49,6 +50,7 @@ from codexlb_cli.core.turn_events import (
     Send,
     Silent,
     TurnFacts,
+    trouble,
 )
 from codexlb_cli.core.usage import outcome_of
 from codexlb_cli.errors import ConfigError
@@ -159,9 +161,11 @@ class TurnRunner:
         self.turn = turn = Turn(self._facts(), reconnect_policy(self._settings))
         event: Event | None = Begin()
         while event is not None:
-            happened = event
+            happened, at_account = event, turn.account
             actions = turn.receive(event, self._pool(), draw=self._services.draw())
             self._services.observe(turn, happened, actions)
+            if at_account is not None and (reason := trouble(happened)) is not None:
+                self._services.accounts.troubled(at_account, reason)
             event = None
             for action in actions:
                 event = await self._perform(action)
@@ -256,6 +260,7 @@ class TurnRunner:
         except ConfigError:  # the account was removed while this turn waited for it
             return DialFailed(DIAL_FAILURE)
         except DialError as exc:
+            self._limits_in(exc.failure, name)
             return DialFailed(exc.failure)
         owner = self._bound_by_another()
         if owner is not None and owner != name:
@@ -330,8 +335,7 @@ class TurnRunner:
     def _refused(self, frame: dict[str, Any]) -> Event:
         failure = refusal(frame, self._services.now(), answer=self._socket.refused)
         account = self._socket.account
-        seen = limits_among(client_headers(failure.headers.items()))
-        self._services.accounts.limits_seen(account, seen)
+        self._limits_in(failure, account)
         if failure.row is MODEL_UNAVAILABLE and self._request.model:
             self._services.accounts.model_missing(account, self._request.model)
         if failure.spares_socket and self._seat is not None:
@@ -341,6 +345,11 @@ class TurnRunner:
         else:
             self._retire(failure.row.reason)
         return Refused(failure)
+
+    def _limits_in(self, failure: Failure, account: str) -> None:
+        seen = limits_among(client_headers(failure.headers.items()))
+        told = from_error(failure.error, failure.headers, self._services.now())
+        self._services.accounts.limits_seen(account, seen, told)
 
     # From the first event on
 

@@ -6,7 +6,7 @@ Nothing here prints what a request says: of its body only names, types and sizes
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from codexlb_cli.config.load import Settings
@@ -36,6 +36,7 @@ from codexlb_cli.core.requests import (
     read_request,
     size_error,
 )
+from codexlb_cli.core.selection import asked_for
 from codexlb_cli.core.turn_events import TurnFacts
 from codexlb_cli.inspect.close import verdict_document
 from codexlb_cli.inspect.handshake import header_documents, shown_metadata
@@ -141,7 +142,10 @@ def routed(
         owner = memory[0].get(key)
         return NEW if owner is None else KeyRecord.stored(owner)
 
-    pool, ownership, seated = offline.pool, resolve(evidence, known), Seated()
+    pool = replace(offline.pool, policy=settings.selection.policy)
+    pool = asked_for(pool, model_of(body))
+    offline = replace(offline, pool=pool)
+    ownership, seated = resolve(evidence, known), Seated()
     acts = acts_twice(body, policy)
     deadline = pool.now + settings.timeouts.before_first_event_total
     facts = facts_of(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from codexlb_cli.console import duration, escape, table
+from codexlb_cli.core.accounts import FRESH, Availability
 from codexlb_cli.core.plan import Plan
 from codexlb_cli.core.requests import model_of
-from codexlb_cli.core.selection import Verdict
+from codexlb_cli.core.selection import Pool, Reason, Verdict
 from codexlb_cli.inspect.handshake import decision_count, header_table, shown_metadata
 from codexlb_cli.inspect.inputs import shown_key
 from codexlb_cli.inspect.layout import shortened, wrapped
@@ -108,9 +110,30 @@ def _verdict(rank: int, verdict: Verdict, route: Route) -> tuple[str, ...]:
     reason = str(verdict.reason)
     if verdict.until is not None:
         reason += f", {duration(verdict.until - route.offline.pool.now)} left"
+    if why := ", ".join(_why(verdict, route.offline.pool)):
+        reason += f" ({why})"
     if tried and not verdict.credential_present:
         reason += f" ({route.offline.problems[verdict.account].replace('`', '')})"
     return (str(rank) if tried else "-", verdict.account, verdict.verdict, reason)
+
+
+def _why(verdict: Verdict, pool: Pool) -> Iterator[str]:
+    """Yield what lies behind a verdict: which limit, or what the policy went by."""
+    known, account = pool.standing_of(verdict.account), pool.account(verdict.account)
+    if verdict.reason == Availability.LIMITED and known is not None and known.reason:
+        yield known.reason
+    if verdict.reason != Reason.POLICY or account is None:
+        return
+    if verdict.verdict == "picked":
+        yield pool.policy
+    limits = pool.states.get(account.name, FRESH).limits
+    for name, window in limits.windows:
+        left = math.floor(100 - window.used(pool.now))
+        yield f"{left} % of its {window.label(name)} left"
+    if account.priority:
+        yield f"priority {account.priority}"
+    if account.weight != 1:
+        yield f"weight {account.weight:g}"
 
 
 def _handshake(sent: Sent) -> Iterator[str]:

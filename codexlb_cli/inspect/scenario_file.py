@@ -236,6 +236,7 @@ class Scenario:
             headers=config.headers,
             reconnect=config.reconnect,
             affinity=config.affinity,
+            selection=config.selection,
             accounts=tuple(
                 Account(
                     table.name,

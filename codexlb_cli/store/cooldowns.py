@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from codexlb_cli.core.accounts import FRESH, AccountState
+from codexlb_cli.core.windows import Credits, Limits, Rate, Window
 from codexlb_cli.store.database import (
     BUSY_SECONDS,
     Write,
@@ -20,6 +22,13 @@ from codexlb_cli.store.database import (
     unusable,
 )
 
+_PARTS: Mapping[str, type[Window | Rate | Credits]] = {
+    "primary": Window,
+    "secondary": Window,
+    "requests": Rate,
+    "tokens": Rate,
+    "credits": Credits,
+}
 _UPSERT = (
     "INSERT INTO accounts (name, state) VALUES (?, ?)"
     " ON CONFLICT (name) DO UPDATE SET state = excluded.state"
@@ -103,6 +112,13 @@ def _encode(state: AccountState) -> str:
 def _decode(text: str) -> AccountState:
     try:
         fields = json.loads(text)
-        return AccountState(**{**fields, "counted": tuple(fields.get("counted", ()))})
+        limits = _limits(fields.get("limits") or {})
+        counted = tuple(fields.get("counted", ()))
+        return AccountState(**{**fields, "counted": counted, "limits": limits})
     except (ValueError, TypeError, AttributeError):
         return FRESH
+
+
+def _limits(fields: dict[str, Any]) -> Limits:
+    parts = {name: made(**fields[name]) for name, made in _PARTS.items() if fields.get(name)}
+    return Limits(**{**fields, **parts})

@@ -127,6 +127,12 @@ def test_json_has_every_field(cli: Cli) -> None:
         "base_url": "https://api.openai.com/v1",
         "credential": {"source": "env", "name": "WORK_KEY", "present": True},
         "transport": {"configured": "auto", "in_force": "websocket", "until": None},
+        "plan": None,
+        "windows": [],
+        "rates": [],
+        "credits": None,
+        "in_flight": None,
+        "last_error": None,
     }
     assert work["until"].endswith("Z")
     assert home["credential"] == {"source": "file", "name": "home", "present": False}
@@ -221,12 +227,12 @@ def test_an_unknown_account(cli: Cli) -> None:
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_a_broken_file_is_an_error_with_its_place(cli: Cli, options: list[str]) -> None:
-    cli.configure("[accounts.work]\nweight = 1\n")
+    cli.configure("[accounts.work]\ncolour = 1\n")
     assert cli.run("accounts", "list", *options) == (
         3,
         "",
         (
-            "error: `accounts.work.weight` in `config.toml` is not a known key\n"
+            "error: `accounts.work.colour` in `config.toml` is not a known key\n"
             "\n"
             f"hint: see line 2 of {cli.config_file}, then: codexlb config check\n"
         ),

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from codexlb_cli.core.accounts import AccountState
 from codexlb_cli.core.affinity import Key
 from codexlb_cli.core.frames import parse_body, reasoning_digests
+from codexlb_cli.core.windows import Limits, Window
 from codexlb_cli.store.cooldowns import write_state
 from codexlb_cli.store.database import Write, database_path, open_for_writing
 from codexlb_cli.store.owners import write_owner, write_reasoning
@@ -197,6 +199,21 @@ def test_reasoning_of_an_account_that_is_left(cli: Cli) -> None:
     assert "It leaves home." in out
     assert "1 reasoning item of another account" in out.replace("\n", " ")
     assert "limited, 60 min left" in out
+
+
+def test_the_text_says_what_a_choice_went_by(cli: Cli) -> None:
+    now = time.time()
+    half = Window(42, now, 300, now + 3600)
+    know(
+        cli,
+        write_state("work", AccountState(limits=Limits(primary=replace(half, used_percent=100)))),
+        write_state("home", AccountState(limits=Limits(primary=half, secondary=Window(9, now)))),
+    )
+    text = route(cli, TOLD).out
+    assert "policy (most_remaining, 58 % of its 5h left, 91 % of its secondary left)\n" in text
+    assert "limited, 60 min left (primary_window_used_up)\n" in text
+    verdicts = document(cli, TOLD)["verdicts"]
+    assert [v["reason"] for v in verdicts] == ["policy", "limited"]
 
 
 def test_a_turn_that_waits(cli: Cli) -> None:

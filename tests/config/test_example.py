@@ -29,8 +29,17 @@ def test_it_says_nothing_but_the_defaults(tmp_path: Path) -> None:
     file.write_text(TEXT)
     example = load_settings(file, environ={})
     defaults = load_settings(tmp_path / "none.toml", environ={})
-    tables = ("gateway", "timeouts", "limits", "lanes", "headers", "reconnect", "affinity", "usage")
-    for name in tables:
+    for name in (
+        "gateway",
+        "timeouts",
+        "limits",
+        "lanes",
+        "headers",
+        "reconnect",
+        "affinity",
+        "usage",
+        "selection",
+    ):
         assert getattr(example, name) == getattr(defaults, name)
     assert example.accounts == defaults.accounts == ()
     assert example.prices == defaults.prices == {}

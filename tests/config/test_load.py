@@ -144,6 +144,7 @@ def test_every_key_can_be_set_by_a_variable(
         "allow": "x-a",
         "replays": "0",
         "prices_as_of": "2026-02-06",
+        "policy": "first",
     }
     text = other.get(key, "true" if default is False else "7")
     settings = load(tmp_path, "", **{f"CODEXLB_{table}_{key}".upper(): text})
@@ -279,7 +280,7 @@ def test_a_base_url_that_is_none_is_not_shown(tmp_path: Path, url: str) -> None:
         ("[gatway]\nport = 1", "did you mean `gateway`?; see line 1 of "),
         ("port = 1", "did you mean `gateway.port`?; see line 1 of "),
         ("[reconnect.close.1011]\nsfot = 'x'", "did you mean `reconnect.close.1011.soft`?; see li"),
-        ("[accounts.w]\nweight = 1", "see line 2 of "),
+        ("[accounts.w]\ncolour = 1", "see line 2 of "),
         ("[accounts.w]\napi_key = 'sk-test-LEAK'", "name a variable with `api_key_env`; keys do n"),
         ('"\\u001b[31m" = 1', "see line 1 of "),
     ],

@@ -49,7 +49,7 @@ def test_rate_limits_become_headers(tmp_path: Path, stream: bool) -> None:
         assert again.header("x-codex-primary-used-percent") == "12.5"
 
     rule = TurnRule(rate_limits=LIMITS, metadata={"openai-model": "m"}, times=1)
-    run(test, tmp_path, rule)
+    run(test, tmp_path, rule, more='[selection]\npolicy = "round_robin"\n')
 
 
 def test_limits_of_the_upgrade_and_of_an_error(tmp_path: Path) -> None:

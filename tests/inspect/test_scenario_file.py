@@ -135,7 +135,9 @@ def test_little_is_needed() -> None:
 
 
 def test_every_table_but_the_accounts_and_the_listener_may_be_configured() -> None:
-    assert {"reconnect", "affinity", "timeouts", "lanes", "limits", "headers"} <= set(CONFIG_TABLES)
+    assert {"reconnect", "affinity", "timeouts", "lanes", "limits", "headers", "selection"} <= set(
+        CONFIG_TABLES
+    )
     assert not {"accounts", "gateway"} & set(CONFIG_TABLES)
     for table in CONFIG_TABLES:
         assert parse_scenario_file(f"[config.{table}]\n{WORK}", "f.toml").config

@@ -12,6 +12,7 @@ from typing import Any
 from codexlb_cli.core.accounts import AccountState
 from codexlb_cli.core.affinity import Key, turn_state_key
 from codexlb_cli.core.frames import parse_body, reasoning_digests, split_members
+from codexlb_cli.core.windows import Limits, Window
 from codexlb_cli.mock_upstream.rules import TurnRule
 from codexlb_cli.store.cooldowns import write_state
 from codexlb_cli.store.database import Write, database_path, open_for_writing
@@ -44,6 +45,7 @@ class Case:
     owners: Mapping[Key, str] = field(default_factory=dict)
     limited: Mapping[str, float] = field(default_factory=dict)
     cooling: Sequence[str] = ()
+    used: Mapping[str, float] = field(default_factory=dict)
     more: str = ""
     accounts: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
@@ -73,6 +75,26 @@ CASES = {
     ),
     "a session whose account is disabled": Case(
         "work", session("s"), owners={S: "home"}, accounts={"home": OFF}, moved_from="home"
+    ),
+    "most is left of another account": Case("spare", used={"work": 60, "home": 30, "spare": 20}),
+    "drain the first": Case("work", used={"work": 60}, more='[selection]\npolicy = "first"\n'),
+    "a window that is used up": Case(
+        "home", session("s"), owners={S: "work"}, used={"work": 100}, moved_from="work"
+    ),
+    "everything is used up": Case(
+        "usage_limit_reached", used={"work": 100, "home": 100, "spare": 100}
+    ),
+    "a priority": Case("home", accounts={"work": "priority = 1", "spare": "weight = 0"}),
+    "a model for one account": Case(
+        "spare",
+        members={"model": "big-1"},
+        accounts={"work": 'models = ["small-*"]', "home": 'not_models = ["big-*"]'},
+    ),
+    "a model for no account": Case(
+        "model_unavailable", accounts=dict.fromkeys(("work", "home", "spare"), 'models = ["x"]')
+    ),
+    "a session whose account does not take its model": Case(
+        "work", session("s"), owners={S: "work"}, accounts={"work": 'models = ["x"]'}
     ),
     "a session that may not move": Case(
         "owner_unavailable",
@@ -185,6 +207,11 @@ def known_before(case: Case, stage: Stage) -> list[Write]:
         *(
             write_state(name, AccountState(cooling_until=now + HOUR, cooling_reason="x"))
             for name in case.cooling
+        ),
+        *(
+            write_state(name, AccountState(limits=Limits(primary=window)))
+            for name, used in case.used.items()
+            for window in [Window(used, now, 300, now + 2.5 * HOUR)]
         ),
         write_reasoning(digest, "work", now),
     ]
