@@ -175,6 +175,8 @@ DIAL_FAILED = ErrorRow(
 _REQUEST_REJECTED = ERRORS[-1]
 _UPSTREAM = next(row for row in ERRORS if row.fault is Fault.UPSTREAM)
 MODEL_UNAVAILABLE = next(row for row in ERRORS if row.reason == "model_unavailable")
+_SOONEST_SECONDS = 1.0
+"""What "at once" means for an account that has just refused a turn."""
 _UPGRADE_ONLY = frozenset({Fault.NO_WEBSOCKET})
 _NOT_IN_A_FRAME = frozenset({Fault.FORBIDDEN, Fault.NO_WEBSOCKET})
 
@@ -244,7 +246,9 @@ def parse(
             at an upgrade, and a redirect is not followed; 404 and 426 are about the request.
     """
     error = error_within(body)
-    lower = {name.lower(): value for name, value in headers.items()}
+    within = error.get("headers")
+    told = {**(within if isinstance(within, Mapping) else {}), **headers}
+    lower = {str(name).lower(): value for name, value in told.items()}
     code, kind = _text(error.get("code")), _text(error.get("type"))
     return Failure(
         row=_row(status, (code, kind), handshake=handshake, answer=answer),
@@ -324,7 +328,7 @@ def _retry_at(
     resets_at = moment(error.get("resets_at"))
     if resets_at is not None and resets_at > now:
         return resets_at
-    seconds = number(error.get("resets_in_seconds"))
+    seconds = number(error.get("resets_in_seconds", error.get("retry_after")))
     milliseconds = number(headers.get("retry-after-ms"))
     if seconds is None and milliseconds is not None:
         seconds = milliseconds / 1000
@@ -334,7 +338,20 @@ def _retry_at(
         seconds = _try_again_in(_text(error.get("message")) or "")
     if seconds is None:
         seconds = _used_up_for(headers)
-    return now + seconds if seconds is not None and seconds > 0 else None
+    if seconds is None:
+        return _window_end(headers, now)
+    return None if seconds < 0 else now + (seconds or _SOONEST_SECONDS)
+
+
+def _window_end(headers: Mapping[str, object], now: float) -> float | None:
+    """Read when the used-up usage windows of a ChatGPT plan reset: the last of them."""
+    ends = [
+        end
+        for window in ("primary", "secondary")
+        if (number(headers.get(f"x-codex-{window}-used-percent")) or 0) >= 100
+        and (end := moment(headers.get(f"x-codex-{window}-reset-at"))) is not None
+    ]
+    return max((end for end in ends if end > now), default=None)
 
 
 def _used_up_for(headers: Mapping[str, object]) -> float | None:

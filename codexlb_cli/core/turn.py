@@ -27,7 +27,7 @@ from codexlb_cli.core.closes import (
     ReconnectPolicy,
     SoftMove,
 )
-from codexlb_cli.core.failures import Failure, Fault
+from codexlb_cli.core.failures import MODEL_UNAVAILABLE, Failure, Fault
 from codexlb_cli.core.giving_up import Refusals, anchor_silent, no_room
 from codexlb_cli.core.plan import Start, new_homes, opening, wait_for_failed, with_models
 from codexlb_cli.core.reconnect import (
@@ -128,6 +128,7 @@ class Turn:
     _dial_failed: dict[str, int] = field(default_factory=dict)
     _refusals: Refusals = field(default_factory=Refusals)
     _waited: bool = False
+    _lacking: frozenset[str] = frozenset()
     _fell_back: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -147,6 +148,7 @@ class Turn:
         Raises:
             AssertionError: the event is not possible in this state; a bug of the caller.
         """
+        self._lacking = pool.without_model
         pool = with_models(pool, is_hard=self._is_hard)
         match self.state, event:
             case (State.NEW, Begin()) | (State.QUEUED, RoomFree()):
@@ -399,10 +401,10 @@ class Turn:
                 self.steps.append(failure.code or str(failure.status))
                 self._refusals.note(self._current, failure, pool.now)
                 return [*blame, *self._account_refused(failure, pool)]
-            case Fault.TURN if not self._is_hard and self._may_replay:
+            case Fault.TURN:
                 self.steps.append(failure.row.reason)
                 self._refusals.accounts.add(self._current)
-                return self._elsewhere(pool) or self._end(failure)
+                return self._not_taken(failure, pool)
             case _:
                 return self._end(failure)
 
@@ -418,6 +420,24 @@ class Turn:
                 return self._end(self._refused_for_now(failure, pool))
             return self._account_failed(account, pool, in_order_after(pool, account))
         return self._elsewhere(pool) or self._exhausted(pool)
+
+    def _not_taken(self, failure: Failure, pool: Pool) -> list[Action]:
+        """The account does not take this turn: another may.
+
+        A missing model is final only where every account lacks it; a session goes where it can
+        stay. Whatever else one account forbids, the next one will.
+        """
+        if failure.row is not MODEL_UNAVAILABLE and (self._is_hard or not self._may_replay):
+            return self._end(failure)
+        if not self._is_hard:
+            return self._elsewhere(pool) or self._end(failure)
+        homes = self._new_homes(self._current, in_order_after(pool, self._current))
+        homes = [n for n in homes if n not in self._refusals.accounts | self._lacking]
+        if not homes or self.facts.anchored:
+            return self._end(failure)
+        if not self._may_replay:
+            return self._end(self._unavailable())
+        return self._move(self._current, homes, pool)
 
     def _refused_for_now(self, failure: Failure, pool: Pool) -> ClientError:
         """Tell a hard turn that has had its replay whether another try may find a home."""

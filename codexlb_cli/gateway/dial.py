@@ -42,10 +42,10 @@ class _Connect(connect):
 
 
 class _Connection(ClientConnection):
-    """A connection that does not wait for ever for the upstream to close TCP.
+    """A connection that does not wait for the upstream to close TCP.
 
     RFC 6455 section 7.1.1 leaves that to the server; until it does, `recv` would not tell of the
-    close frame that has come.
+    close frame that has come, and a turn would wait for nothing. Our own close frame still goes out.
     """
 
     def __init__(self, protocol: ClientProtocol, *, secured: Secured, **options: Any) -> None:
@@ -59,7 +59,7 @@ class _Connection(ClientConnection):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.protocol.close_rcvd is not None and not self.transport.is_closing():
-            self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
+            self.loop.call_soon(self.transport.close)
 
 
 class UpstreamSocket:

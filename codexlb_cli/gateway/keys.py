@@ -7,7 +7,7 @@ one key share its account. What is not in memory is recalled from the store befo
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
@@ -29,8 +29,7 @@ MOST_REMEMBERED = 20_000
 TOUCH_SECONDS = 24 * 3600.0
 """How often the row of a key that is still used is written again, so that it stays alive."""
 _CLAIMED = frozenset({"conversation", "file", "session", "prompt_cache"})
-_BOUND_WHEN_SENT = frozenset({"session"})
-"""What an account may turn out not to have is bound once it has begun to respond."""
+_BOUND_WHEN_SENT = frozenset({"conversation", "file", "session"})
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -104,31 +103,45 @@ class Keys:
         self._now = now
         self._records: Recent[Key, KeyRecord] = Recent(MOST_REMEMBERED)
         self._reasoning: Recent[str, str] = Recent(MOST_REMEMBERED)
+        self._unsure: Recent[Key, None] = Recent(MOST_REMEMBERED)
         self._turns: dict[Key, int] = {}
         self._on_disk: Recent[Key, _Row] = Recent(MOST_REMEMBERED)
         store.submit(forget_old(now()))
 
     async def recall(self, keys: Iterable[Key], digests: Iterable[str] = ()) -> None:
-        """Fetch from the store what is not in memory; what it cannot tell soon stays unknown.
+        """Fetch from the store what is not in memory.
+
+        What it cannot tell soon counts as new for now, but is asked for again, and nothing is
+        written over it until then: who owns it is not given up because a disk was slow.
 
         Args:
             keys: of a request.
             digests: of the encrypted reasoning in its input.
         """
-        unknown = [key for key in keys if key not in self._records]
+        unknown = [key for key in keys if key not in self._records or key in self._unsure]
         if unknown:
             nobody: dict[Key, tuple[str, float]] = {}
             found = await self._store.read(find_owners(unknown, self._now()), nobody)
-            for key, (account, updated) in found.items():
-                if key not in self._records:  # another turn may have claimed it meanwhile
-                    self._records.put(key, KeyRecord.stored(account))
-                    self._on_disk.put(key, _Row(account, updated, self._store.epoch, stored=True))
+            for key in unknown:
+                self._recalled(key, found)
         foreign = [digest for digest in digests if digest not in self._reasoning]
         if foreign:
             unmade: dict[str, str] = {}
             made = await self._store.read(find_reasoning(foreign, self._now()), unmade)
-            for digest, account in made.items():
+            for digest, account in (made or {}).items():
                 self._reasoning.put(digest, account)
+
+    def _recalled(self, key: Key, found: Mapping[Key, tuple[str, float]] | None) -> None:
+        if found is None:
+            self._unsure.put(key, None)
+            return
+        unsure = key in self._unsure
+        self._unsure.drop(key)
+        # Another turn may have claimed it meanwhile; but what was stored is older than a guess.
+        if key in found and (unsure or key not in self._records):
+            account, updated = found[key]
+            self._records.put(key, KeyRecord.stored(account))
+            self._on_disk.put(key, _Row(account, updated, self._store.epoch, stored=True))
 
     def enter(self, evidence: Evidence) -> Ownership:
         """Start a turn: say who owns it."""
@@ -167,6 +180,11 @@ class Keys:
             new = record.owner != account or not record.bound
             if key.source in _BOUND_WHEN_SENT and new:
                 self._records.put(key, replace(record, owner=account, bound=True))
+
+    def release(self, key: Key) -> None:
+        """Take back a binding: the account has said that it does not have what the key names."""
+        if key.source in ("conversation", "file"):
+            self._records.put(key, replace(self.record(key), owner=None, bound=False))
 
     def responded(self, keys: Sequence[Key], account: str) -> Written | None:
         """Note that `account` works on a turn; returns the write of new owner rows, if any."""
@@ -238,6 +256,8 @@ class Keys:
         """Write owner rows, unless they stand there and are young enough."""
         written = None
         for key in keys:
+            if key in self._unsure:
+                continue  # another owner may stand there, which nobody could read
             row = self._on_disk.get(key)
             young = row is not None and self._now() - row.at < TOUCH_SECONDS
             stands = row is not None and row.stored is not False and row.epoch == self._store.epoch

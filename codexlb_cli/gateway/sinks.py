@@ -150,7 +150,8 @@ class SseSink(_BeforeHead):
     async def finish(self, kind: str, text: str) -> None:
         """Write the terminal event; an upstream's error in the form that clients raise on."""
         if kind == "error":
-            await self._end(error_object(error_within(_object(text)), None))
+            error = error_object(error_within(_object(text)), None)
+            await self._end(error, passed_on=True)
             return
         self._stop()
         await self._write(event_bytes(kind, text), more=False)
@@ -162,10 +163,10 @@ class SseSink(_BeforeHead):
         else:
             await super().fail(error, headers)
 
-    async def _end(self, error: Mapping[str, object]) -> None:
+    async def _end(self, error: Mapping[str, object], *, passed_on: bool = False) -> None:
         self._stop()
         last = {**_object(self._numbered), "response_id": self._response_id}
-        kind, text = terminal_event(error, last, codex=self._codex)
+        kind, text = terminal_event(error, last, codex=self._codex, passed_on=passed_on)
         await self._write(event_bytes(kind, text), more=False)
 
     async def _write(self, content: bytes, *, more: bool) -> None:

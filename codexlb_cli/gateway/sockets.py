@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from codexlb_cli.core.closes import TRANSPORT_LOST, CloseRow, ReconnectPolicy, close_row
+from codexlb_cli.core.closes import NO_CLOSE_FRAME, CloseRow, ReconnectPolicy, close_row
 from codexlb_cli.core.failures import Failure
 from codexlb_cli.core.handshake import Handshake
 from codexlb_cli.core.http_request import HttpRequest
@@ -41,9 +41,9 @@ class SocketGone(Exception):
 
     def close_row(self, policy: ReconnectPolicy) -> CloseRow:
         """Return the row of the close table for this end."""
-        if self._row is not None or self._code is None:
-            return self._row or TRANSPORT_LOST
-        return close_row(self._code, policy)
+        if self._row is not None:
+            return self._row
+        return close_row(NO_CLOSE_FRAME if self._code is None else self._code, policy)
 
 
 @dataclass(frozen=True, slots=True)

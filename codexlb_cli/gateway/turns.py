@@ -16,7 +16,7 @@ from codexlb_cli.core import frames
 from codexlb_cli.core.accounts import Transport
 from codexlb_cli.core.affinity import turn_state_key
 from codexlb_cli.core.client_errors import ClientError
-from codexlb_cli.core.closes import TRANSPORT_LOST
+from codexlb_cli.core.closes import NO_CLOSE_FRAME, close_row
 from codexlb_cli.core.failures import DIAL_FAILURE, MODEL_UNAVAILABLE, Failure, refusal
 from codexlb_cli.core.giving_up import stopped
 from codexlb_cli.core.handshake import client_headers
@@ -313,7 +313,8 @@ class TurnRunner:
 
     def _silent(self, due: float) -> Event:
         self._retire("silent")
-        return OutOfTime() if due == self._deadline else Silent(TRANSPORT_LOST)
+        lost = close_row(NO_CLOSE_FRAME, reconnect_policy(self._settings))
+        return OutOfTime() if due == self._deadline else Silent(lost)
 
     async def _first_event(self) -> Event:
         """Read until the first response event; telemetry extends the time up to the total."""
@@ -338,6 +339,8 @@ class TurnRunner:
         self._limits_in(failure, account)
         if failure.row is MODEL_UNAVAILABLE and self._request.model:
             self._services.accounts.model_missing(account, self._request.model)
+        if failure.spares_socket and not self.ownership.record.bound:
+            self._services.keys.release(self.ownership.key)
         if failure.spares_socket and self._seat is not None:
             self._services.lanes.made(self._seat, None)
             self._services.lanes.release(self._seat)

@@ -30,6 +30,8 @@ PATIENCE_SECONDS = 0.1
 """How long a turn waits for the database, at most."""
 AGAIN_SECONDS = 30.0
 """After a failure the database is left alone for this long."""
+SLOW_AGAIN_SECONDS = 1.0
+"""One that was merely too slow is asked again after this time, though nobody waits for it."""
 _SLOW = "is locked or slow"
 
 FileIdentity = tuple[int, int] | None
@@ -54,8 +56,12 @@ class Store(Protocol):
     async def committed(self, write: Written) -> None:
         """Wait for a write, but not for long."""
 
-    async def read(self, query: Query[T], default: T) -> T:
-        """Return what `query` finds; `default` if the database cannot tell soon."""
+    async def read(self, query: Query[T], empty: T) -> T | None:
+        """Return what `query` finds.
+
+        Returns:
+            `empty` where nothing was stored yet; None if the database cannot tell soon.
+        """
 
     def close(self) -> None:
         """Write what is queued and end."""
@@ -124,30 +130,32 @@ class Database:
             if self._opened.is_set():  # making a new file may take a slow disk longer
                 self._degrade(_SLOW)
 
-    async def read(self, query: Query[T], default: T) -> T:
-        """Return what `query` finds; `default` if the database cannot tell within 100 ms.
+    async def read(self, query: Query[T], empty: T) -> T | None:
+        """Return what `query` finds; None if the database cannot tell within 100 ms.
 
         After a failure it is left alone for a while. Where it was too slow, nobody waits for the
         attempt that finds it mended either.
         """
         now = self._clock()
-        if now < self._unreadable_until or (self._is_new and not self._opened.is_set()):
-            return default
+        if self._is_new and not self._opened.is_set():
+            return empty
+        if now < self._unreadable_until:
+            return None
         waits = not self._reads_lag
         if not waits:
-            self._unreadable_until = now + AGAIN_SECONDS
+            self._unreadable_until = now + SLOW_AGAIN_SECONDS
         self._asked += 1
-        reading = self._reads.submit(self._read, query, default, now)
+        reading = self._reads.submit(self._read, query, empty, now)
         found = asyncio.wrap_future(reading)
         reading.add_done_callback(self._was_read)  # after the loop was told
         if not waits:
-            return default
+            return None
         done, _ = await asyncio.wait([found], timeout=PATIENCE_SECONDS)
         if done:
             return found.result()
         self._too_slow(now)
         self._degrade(_SLOW)
-        return default
+        return None
 
     def close(self) -> None:
         """Write what is queued and end the threads."""
@@ -158,21 +166,21 @@ class Database:
 
     # The reading thread
 
-    def _read(self, query: Query[T], default: T, asked_at: float) -> T:
+    def _read(self, query: Query[T], empty: T, asked_at: float) -> T | None:
         # What a killed gateway left behind is put right by the writer, and locked meanwhile.
         self._opened.wait(PATIENCE_SECONDS / 2)
         try:
             reader = self._open_reader()
             if reader is None or reader.execute("PRAGMA user_version").fetchone() == (0,):
-                return default  # the writer has not made the tables yet
+                return empty  # the writer has not made the tables yet
             found = query(reader)
         except sqlite3.Error as exc:
             self._end_reading()
+            self._unreadable_until = self._clock() + AGAIN_SECONDS
             if "locked" in str(exc):  # all the patience went into that
                 self._too_slow(self._clock())
-            self._unreadable_until = self._clock() + AGAIN_SECONDS
             self._degrade(f"cannot be read ({exc})")
-            return default
+            return None
         if self._reads_lag and self._clock() - asked_at <= PATIENCE_SECONDS:
             self._reads_lag = False
             self._unreadable_until = 0.0
@@ -203,7 +211,7 @@ class Database:
     def _too_slow(self, now: float) -> None:
         """A request has waited long enough: it does not wait for its write, nor does any other."""
         self._lags = self._reads_lag = True
-        self._unreadable_until = now + AGAIN_SECONDS
+        self._unreadable_until = now + SLOW_AGAIN_SECONDS
 
     # The writing thread
 
@@ -318,7 +326,7 @@ class MemoryStore:
         """Return what `query` finds."""
         return query(self._connection)
 
-    async def read(self, query: Query[T], default: T) -> T:  # noqa: ARG002 - it can always tell
+    async def read(self, query: Query[T], empty: T) -> T | None:  # noqa: ARG002 - it can tell
         """Return what `query` finds."""
         return self.find(query)
 

@@ -749,12 +749,30 @@ def test_a_model_that_no_account_has_is_the_upstreams_own_error(facts: TurnFacts
     play(turn(facts), ONE, BEGIN, "dial work", missing, "pass on 404 model_not_found")
 
 
-def test_a_turn_that_may_not_be_sent_again_ends_with_the_upstreams_own_error() -> None:
+def test_a_missing_model_is_final_only_where_every_account_lacks_it() -> None:
+    once = replace(NONE, replayable=False)
+    lacks = refused(404, "model_not_found")
+    try_again, own = "answer 503 upstream_unavailable retry 1", "pass on 404 model_not_found"
+    play(turn(once), TWO, BEGIN, "dial work", OPENED, "send 1", lacks, try_again)
+    play(turn(once), ONE, BEGIN, "dial work", OPENED, "send 1", lacks, own)
     play(
-        turn(replace(NONE, replayable=False)), TWO,
-        BEGIN, "dial work", OPENED, "send 1",
-        refused(404, "model_not_found"), "pass on 404 model_not_found",
+        turn(NONE), THREE,
+        BEGIN, "dial work", OPENED, "send 1", lacks, "dial home", OPENED, "send 2", lacks, try_again,
     )  # fmt: skip
+
+
+def test_a_session_follows_its_model_where_it_can_stay() -> None:
+    lacks = refused(404, "model_not_found")
+    moved = play(
+        turn(HARD), TWO,
+        BEGIN, "dial work", OPENED, "send 1", lacks, "dial home", OPENED, "send 2", RESPONDED, "-",
+    )  # fmt: skip
+    assert (moved.moved_from, moved.account) == ("work", "home")
+    own = "pass on 404 model_not_found"
+    for facts in (PINNED, ANCHORED):
+        play(turn(facts), TWO, BEGIN, "dial work", OPENED, "send 1", lacks, own)
+    stays = turn(HARD, on_account_failure="fail")
+    play(stays, TWO, BEGIN, "dial work", OPENED, "send 1", lacks, own)
 
 
 def test_a_forbidden_turn_is_tried_elsewhere() -> None:
