@@ -45,7 +45,7 @@ class _Connection(ClientConnection):
     """A connection that does not wait for the upstream to close TCP.
 
     RFC 6455 section 7.1.1 leaves that to the server; until it does, `recv` would not tell of the
-    close frame that has come, and a turn would wait for nothing. Our own close frame still goes out.
+    close frame that has come, and a turn would wait for nothing. Our own frame still goes out.
     """
 
     def __init__(self, protocol: ClientProtocol, *, secured: Secured, **options: Any) -> None:

@@ -756,8 +756,9 @@ def test_a_missing_model_is_final_only_where_every_account_lacks_it() -> None:
     play(turn(once), TWO, BEGIN, "dial work", OPENED, "send 1", lacks, try_again)
     play(turn(once), ONE, BEGIN, "dial work", OPENED, "send 1", lacks, own)
     play(
-        turn(NONE), THREE,
-        BEGIN, "dial work", OPENED, "send 1", lacks, "dial home", OPENED, "send 2", lacks, try_again,
+        turn(NONE), THREE, BEGIN, "dial work", OPENED, "send 1",
+        lacks, "dial home", OPENED, "send 2",
+        lacks, try_again,
     )  # fmt: skip
 
 

@@ -316,3 +316,22 @@ def keyed(kind: str, value: str = "k") -> dict[str, Any]:
         case "cache":
             return {"prompt_cache_key": value}
     return {}
+
+
+@pytest.mark.parametrize("soft", ["give_up", "another_account"])
+def test_silence_follows_the_row_of_a_lost_transport(tmp_path: Path, soft: str) -> None:
+    async def test(stage: Stage) -> None:
+        for model in ("silent", "cut"):
+            sent = len(stage.sent)
+            answer = await stage.turn(model=model)
+            expected = ["work"] if soft == "give_up" else ["work", "home"]
+            assert stage.sent[sent:] == expected, model
+            assert answer.status == (503 if soft == "give_up" else 200)
+            stage.mock.turns.clear()
+            await stage.command("accounts", "reset", "work")
+
+    more = f'[reconnect.close.1006]\nsoft = "{soft}"\naccount = "neutral"\n'
+    more += '[selection]\npolicy = "first"\n'
+    silent = TurnRule(model="silent", account="work", silence=True)
+    cut = TurnRule(model="cut", account="work", close=1006)
+    run_virtually(test, tmp_path, silent, cut, more=more, names=["work", "home"])

@@ -11,8 +11,8 @@ from codexlb_cli.core.affinity import Key, read_evidence
 from codexlb_cli.core.frames import parse_body
 from codexlb_cli.core.selection import Pool
 from codexlb_cli.gateway.keys import TOUCH_SECONDS, Keys, Recent
-from codexlb_cli.store.database import Write
-from codexlb_cli.store.owners import find_owners, remove_owner
+from codexlb_cli.store.database import Query, T, Write
+from codexlb_cli.store.owners import find_owners, write_owner
 from codexlb_cli.store.running import MemoryStore, Written
 
 NOW = 1_800_000_000.0
@@ -114,3 +114,51 @@ def test_everything_is_written_again_where_the_file_is_another_one() -> None:
     keys.responded([key], "work")
     nobody: dict[Key, tuple[str, float]] = {}
     assert asyncio.run(store.read(find_owners([key], NOW), nobody)) == {key: ("work", NOW)}
+
+
+class SlowStore(MemoryStore):
+    """A store that cannot tell while `silent`."""
+
+    silent = False
+
+    async def read(self, query: Query[T], empty: T) -> T | None:
+        return None if self.silent else await super().read(query, empty)
+
+
+@pytest.mark.parametrize("source", ["session", "conversation"])
+def test_an_owner_that_a_slow_disk_could_not_tell_is_not_given_up(source: str) -> None:
+    async def test() -> None:
+        store, key = SlowStore(), Key(source, "k")
+        store.submit(write_owner(key, "home", NOW))
+        keys = Keys(store, lambda: NOW)
+        store.silent = True
+        await keys.recall([key])
+        assert keys.record(key).owner is None
+        keys.claim(key, "work")
+        keys.bind([key], "work")
+        assert keys.responded([key], "work") is None, "nothing is written over what is there"
+        keys.completed([key], "work", Pool(ACCOUNTS, NOW))
+        await keys.recall([key])
+        assert keys.record(key).owner == "work", "until it can be read, the memory has to do"
+        store.silent = False
+        await keys.recall([key])
+        assert keys.record(key).owner == "home"
+        assert store.find(find_owners([key], NOW)) == {key: ("home", NOW)}
+
+    asyncio.run(test())
+
+
+def test_what_a_slow_disk_never_had_is_written_once_it_says_so() -> None:
+    async def test() -> None:
+        store, key = SlowStore(), Key("session", "k")
+        keys = Keys(store, lambda: NOW)
+        store.silent = True
+        await keys.recall([key])
+        keys.responded([key], "work")
+        store.silent = False
+        await keys.recall([key])
+        assert keys.record(key).owner == "work"
+        assert keys.responded([key], "work") is not None
+        assert store.find(find_owners([key], NOW)) == {key: ("work", NOW)}
+
+    asyncio.run(test())

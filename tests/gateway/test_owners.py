@@ -63,6 +63,28 @@ def test_what_lies_in_an_account_is_served_there(tmp_path: Path, what: str) -> N
     run(test, tmp_path)
 
 
+@pytest.mark.parametrize("members", [{"conversation": "conv_1"}, {"input": file_input("file_1")}])
+def test_an_anchor_is_bound_once_it_was_sent(tmp_path: Path, members: dict[str, Any]) -> None:
+    async def test(stage: Stage) -> None:
+        stage.mock.keep_file("work", "file_1")
+        failed = await stage.turn(**members)
+        assert (failed.status, stage.sent) == (503, ["work", "work"])
+        for _ in range(2):
+            assert account(await stage.turn(**members)) == "work"
+
+    run(test, tmp_path, TurnRule(close=1011, times=2))
+
+
+def test_an_anchor_that_the_account_does_not_have_binds_nothing(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        stage.mock.keep_file("home", "file_1")
+        unknown = await stage.turn(input=file_input("file_1"))
+        assert (unknown.status, unknown.error["code"]) == (404, "file_not_found")
+        assert account(await stage.turn(input=file_input("file_1"))) == "home"
+
+    run(test, tmp_path, names=["work", "home"])
+
+
 def test_anchors_survive_a_restart(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
         async with stage.serving():
