@@ -12,7 +12,7 @@ from codexlb_cli.core.frames import parse_body
 from codexlb_cli.core.selection import Pool
 from codexlb_cli.gateway.keys import TOUCH_SECONDS, Keys, Recent
 from codexlb_cli.store.database import Query, T, Write
-from codexlb_cli.store.owners import find_owners, write_owner
+from codexlb_cli.store.owners import find_owners, remove_owner, write_owner
 from codexlb_cli.store.running import MemoryStore, Written
 
 NOW = 1_800_000_000.0
