@@ -235,6 +235,12 @@ class AffinityTable(Table):
     wait_up_to: SecondsOrZero = 10.0
 
 
+class CredentialsTable(Table):
+    """Where the keys and logins of the accounts are kept."""
+
+    store: Annotated[Literal["file", "keyring"], Must("`file` or `keyring`")] = "file"
+
+
 class AccountTable(Table):
     """One account; a `base_url` of None means the default of its kind."""
 
@@ -257,6 +263,7 @@ class Document(Table):
     headers: HeadersTable = HeadersTable()
     reconnect: ReconnectTable = ReconnectTable()
     affinity: AffinityTable = AffinityTable()
+    credentials: CredentialsTable = CredentialsTable()
     accounts: Annotated[
         dict[AccountName, AccountTable],
         Must("tables such as `[accounts.work]`", echo=False, takes=dict),
@@ -295,6 +302,7 @@ _TABLES: dict[str, type[Table]] = {
     "headers": HeadersTable,
     "reconnect": ReconnectTable,
     "affinity": AffinityTable,
+    "credentials": CredentialsTable,
 }
 
 
