@@ -74,6 +74,11 @@ class Account:
     credential: CredentialRef = field(default_factory=lambda: CredentialRef("file", ""))
 
     @property
+    def refreshable(self) -> bool:
+        """Whether its credential is a login, whose token can be refreshed."""
+        return self.credential.source == "login"
+
+    @property
     def websocket_url(self) -> str:
         """The Responses WebSocket: the base URL with ws or wss, plus `/responses`."""
         return self._url({"http": "ws", "https": "wss"}, "/responses")

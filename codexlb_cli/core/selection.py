@@ -71,6 +71,7 @@ class Pool:
         max_turns: how many turns one account takes at a time; 0 for no limit.
         last_chosen: a rising number for each choice, by account name.
         without_model: names of accounts that do not have the turn's model.
+        login_due: names of accounts whose token is to be refreshed before a dial.
     """
 
     accounts: tuple[Account, ...]
@@ -82,6 +83,7 @@ class Pool:
     max_turns: int = 0
     last_chosen: Mapping[str, int] = field(default_factory=dict)
     without_model: frozenset[str] = frozenset()
+    login_due: frozenset[str] = frozenset()
 
     def account(self, name: str) -> Account | None:
         """Return the account called `name`; None if it is not configured."""
