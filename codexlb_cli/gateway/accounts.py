@@ -14,6 +14,7 @@ from codexlb_cli.core.accounts import (
     FRESH,
     Account,
     AccountState,
+    Availability,
     Effect,
     Evidence,
     Transport,
@@ -22,10 +23,12 @@ from codexlb_cli.core.accounts import (
     transport_in_force,
 )
 from codexlb_cli.core.backoff import DialPace
+from codexlb_cli.core.failures import not_refreshed
 from codexlb_cli.core.headers import Header
 from codexlb_cli.core.selection import Pool
 from codexlb_cli.errors import ConfigError
 from codexlb_cli.gateway.keys import Recent
+from codexlb_cli.gateway.logins import Logins
 from codexlb_cli.store.cooldowns import read_resets, write_state
 from codexlb_cli.store.credentials import CredentialSource
 from codexlb_cli.store.database import change_marker
@@ -45,6 +48,7 @@ class Accounts:
         credentials: where keys come from.
         states: what earlier runs learned.
         store: where states are kept.
+        logins: refreshes tokens.
         state_folder: where commands leave word of their changes; None if there are no commands.
         now: seconds since the epoch.
         warn: takes a warning for the person.
@@ -57,6 +61,7 @@ class Accounts:
         states: Mapping[str, AccountState],
         *,
         store: Store,
+        logins: Logins | None = None,
         state_folder: Path | None,
         now: Callable[[], float],
         warn: Callable[[str], None],
@@ -64,6 +69,7 @@ class Accounts:
         self._warn = warn
         self._load = load
         self._credentials = credentials
+        self.logins = logins or Logins(credentials, None, now)
         self._state_folder = state_folder
         self._store = store
         self._now = now
@@ -116,6 +122,7 @@ class Accounts:
             max_turns=self.settings.lanes.max_turns,
             last_chosen=self._chosen,
             without_model=frozenset(a.name for a in accounts if self._lacks(a.name, model)),
+            login_due=self.logins.needed(accounts),
         )
 
     def transport(self, name: str) -> Transport:
@@ -139,7 +146,10 @@ class Accounts:
         """Learn something about an account."""
         state = apply(self._states.get(name, FRESH), evidence, self._now())
         if evidence.effect is Effect.LOGIN:
-            state = replace(state, refused_credential=self._fingerprint(name))
+            fingerprint = self._fingerprint(name)
+            if fingerprint is None:
+                return  # what is not there cannot be refused, nor forgiven when it comes
+            state = replace(state, refused_credential=fingerprint)
         self._set(name, state)
 
     def turn_completed(self, name: str) -> None:
@@ -240,9 +250,22 @@ class Accounts:
     def _fingerprint(self, name: str) -> str | None:
         account = next((a for a in self.settings.accounts if a.name == name), None)
         secret = self.secret(account) if account else None
-        if secret is None:
+        if account is None or secret is None:
             return None
+        login = self.logins.of(account)
+        if login is not None and login.refresh_token is not None:
+            secret += login.refresh_token.reveal()  # whoever signs in again has another pair
         return hashlib.blake2b(f"{name}\0{secret}".encode(), digest_size=4).hexdigest()
+
+    def worth_refreshing(self) -> list[Account]:
+        """Return the accounts that sign in and may serve, now or after a limit."""
+        pool = self.pool()
+        lost = (Availability.DISABLED, Availability.NEEDS_LOGIN)
+        return [a for a in pool.accounts if a.refreshable and pool.standing(a).state not in lost]
+
+    def login_ended(self, name: str, refusal: str) -> None:
+        """Note that an account must sign in again."""
+        self.blame(name, not_refreshed(refusal).evidence)
 
     def _reload(self) -> None:
         try:

@@ -152,7 +152,7 @@ def routed(
     if plan.error is not None:
         return Route(offline, asked, plan, error=plan.error)
     account = (*plan.candidates, *plan.queued_for)[0]
-    sent = _sent(asked, request, settings, account, memory)
+    sent = _sent(asked, request, settings, account, memory, offline=offline)
     return Route(offline, asked, plan, sent, frame_error(sent.frame, limits.frame_bytes))
 
 
@@ -162,6 +162,8 @@ def _sent(
     settings: Settings,
     account: str,
     memory: Memory,
+    *,
+    offline: OfflinePool,
 ) -> Sent:
     owners, made_by = memory
     inputs = handshake_inputs(
@@ -172,6 +174,7 @@ def _sent(
         owners.get,
         options=header_options(settings),
         user_agent=OWN_USER_AGENT,
+        account_id=offline.account_id(settings.account(account)),
     )
     handshake = build(inputs)
     unreadable = unreadable_reasoning(
