@@ -22,7 +22,7 @@ Refresh = Callable[[Account, Secret | None], Awaitable[RefreshOutcome]]
 WATCH_SECONDS = 30.0
 """How often the background looks for tokens that are due."""
 
-_NOBODY_REFRESHES = RefreshFailed("credentials_rejected")
+_NOBODY_REFRESHES = RefreshFailed("no_refresh_token")
 
 
 class Logins:
