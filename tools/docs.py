@@ -24,7 +24,7 @@ from codexlb_cli.config.schema import AccountTable, CloseTable, must_at, scalar_
 from codexlb_cli.core.accounts import DEFAULT_BASE_URLS
 from codexlb_cli.core.client_errors import STATUSES, error_type
 from codexlb_cli.core.closes import CLOSES, LIVENESS_TIMEOUT, CloseRow, ReconnectPolicy
-from codexlb_cli.core.failures import DIAL_FAILED, ERRORS, ErrorRow
+from codexlb_cli.core.failures import ERRORS, OUR_FINDINGS, ErrorRow
 from codexlb_cli.core.headers import RULES
 from codexlb_cli.errors import ExitStatus
 from codexlb_cli.main import app, codexlb
@@ -132,7 +132,7 @@ def error_table() -> str:
     """Return the error table."""
     return _table(
         ("codes", "statuses", "account", "what happens", "reason"),
-        (_error_cells(row) for row in (DIAL_FAILED, *ERRORS)),
+        (_error_cells(row) for row in (*OUR_FINDINGS, *ERRORS)),
     )
 
 

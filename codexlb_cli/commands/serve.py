@@ -122,7 +122,12 @@ def _gateway(
     refresher = None
     if isinstance(credentials, Credentials):
         credentials.check()
-        refresher = Refresher(credentials, state_folder, warn=context.console.warning)
+        refresher = Refresher(
+            credentials,
+            state_folder,
+            warn=context.console.warning,
+            notes=credentials.place == "file",
+        )
     return Gateway(
         GatewayInputs(
             load=lambda: context.load(overrides),

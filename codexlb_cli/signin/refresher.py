@@ -10,11 +10,12 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from codexlb_cli.config.files import locked
+from codexlb_cli.config.files import cannot_write, locked
 from codexlb_cli.core.accounts import Account
 from codexlb_cli.core.backoff import doubled
 from codexlb_cli.core.turn_events import Refreshed, RefreshFailed, RefreshOutcome
@@ -28,6 +29,7 @@ from codexlb_cli.signin.refresh import (
     refresh,
 )
 from codexlb_cli.store.logins import Login
+from codexlb_cli.store.rotations import forget_note, note_path, noted, noting
 from codexlb_cli.store.secrets import Secret
 
 AGAIN_SECONDS = 5.0
@@ -76,6 +78,8 @@ class Refresher:
         now: seconds since the epoch.
         clock: monotonic seconds.
         warn: takes a warning for the person.
+        notes: whether a new login may lie in a file of its own until it is stored: not where it
+            belongs in a keyring.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class Refresher:
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         warn: Callable[[str], None] = lambda _: None,
+        notes: bool = True,
     ) -> None:
         self._store = store
         self._folder = folder
@@ -94,6 +99,7 @@ class Refresher:
         self._now = now
         self._clock = clock
         self._warn = warn
+        self._notes = notes
         self._memories: dict[str, _Memory] = {}
         self._running: dict[str, asyncio.Future[RefreshOutcome]] = {}
         # Joined when the program ends: a refresh under way is kept.
@@ -173,6 +179,11 @@ class Refresher:
         login = self._store.login(name)  # anew: another process may have been here
         if login is None:
             return RefreshFailed("not_signed_in")
+        left_over = noted(self._folder, name, login) if self._notes else None
+        if left_over is not None:  # and was killed here
+            self._keep(name, login, left_over, memory)
+            forget_note(self._folder, name)
+            login = left_over
         if refused is not None and login.access_token != refused:
             return Refreshed()
         if refused is None and not login.refresh_due(self._now()):
@@ -181,15 +192,36 @@ class Refresher:
             return RefreshFailed(memory.refused[1])
         reason: RefreshReason = "proactive_expiry" if refused is None else "unauthorized_recovery"
         try:
-            renewed = refresh(login, reason=reason, post=self._post, now=self._now)
+            renewed = self._renew(name, login, reason, memory)
         except LoginRefused as exc:
             memory.refused = login.refresh_token, exc.code
             return RefreshFailed(exc.code)
-        # From here to the end of `_keep` the new refresh token lies in this process alone.
-        self._keep(name, login, renewed, memory)
+        except OSError as exc:
+            raise cannot_write(note_path(self._folder, name), exc) from None
         if renewed.access_token == login.access_token:
             raise UpstreamError("the issuer gave no new access token")
         return Refreshed()
+
+    def _renew(self, name: str, login: Login, reason: RefreshReason, memory: _Memory) -> Login:
+        """Ask the issuer, and keep what it gives.
+
+        Raises:
+            LoginRefused: the account must sign in again.
+            UpstreamError: the issuer could not tell.
+            ConfigError: what it gave cannot be kept.
+            OSError: nothing could be kept, so nothing was asked.
+        """
+        if not self._notes:
+            renewed = refresh(login, reason=reason, post=self._post, now=self._now)
+            self._keep(name, login, renewed, memory)
+            return renewed
+        with noting(self._folder, name, login) as note:
+            renewed = refresh(login, reason=reason, post=self._post, now=self._now)
+            # Up to here the new refresh token lay in this process alone.
+            with suppress(OSError):  # it may do without
+                note.write(renewed)
+            self._keep(name, login, renewed, memory)
+        return renewed
 
     def _keep(self, name: str, used: Login, renewed: Login, memory: _Memory) -> None:
         """Store what came of a refresh; what cannot be stored is kept in mind for the next try.

@@ -24,6 +24,7 @@ from codexlb_cli.store.logins import (
     login_fault,
     read_login,
 )
+from codexlb_cli.store.rotations import forget_note
 from codexlb_cli.store.secrets import Secret, key_fault
 from codexlb_cli.store.system_keyring import Backend, SystemKeyring, system_backend
 
@@ -208,6 +209,7 @@ class Credentials:
             if "keyring" in self._file.entries().get(name, {}):
                 self._keyring.forget(name)
             self._file.replace(name, None)
+            forget_note(self.folder, name)
         return True
 
     def _where(self, account: Account) -> str:
