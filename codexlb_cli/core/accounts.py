@@ -258,6 +258,19 @@ def completed(state: AccountState) -> AccountState:
     )
 
 
+def forgiven(state: AccountState, credential: str | None) -> AccountState:
+    """Return the state without the refusal of a credential that is no longer in its place.
+
+    Args:
+        state: the account's.
+        credential: the fingerprint of the credential that is there now; None if there is none.
+    """
+    refused = state.refused_credential
+    if state.login_reason is None or None in (refused, credential) or credential == refused:
+        return state
+    return replace(state, login_reason=None, refused_credential=None)
+
+
 def _count(state: AccountState, reason: str, now: float) -> AccountState:
     recent = (*(t for t in state.counted if now - t < COUNTED_WINDOW_SECONDS), now)
     if len(recent) < COUNTED_CLOSES:

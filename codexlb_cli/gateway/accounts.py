@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from codexlb_cli.core.accounts import (
     Transport,
     apply,
     completed,
+    forgiven,
     transport_in_force,
 )
 from codexlb_cli.core.backoff import DialPace
@@ -30,7 +30,7 @@ from codexlb_cli.errors import ConfigError
 from codexlb_cli.gateway.keys import Recent
 from codexlb_cli.gateway.logins import Logins
 from codexlb_cli.store.cooldowns import read_resets, write_state
-from codexlb_cli.store.credentials import CredentialSource
+from codexlb_cli.store.credentials import CredentialSource, fingerprint
 from codexlb_cli.store.database import change_marker
 from codexlb_cli.store.running import PATIENCE_SECONDS, Store
 
@@ -146,10 +146,10 @@ class Accounts:
         """Learn something about an account."""
         state = apply(self._states.get(name, FRESH), evidence, self._now())
         if evidence.effect is Effect.LOGIN:
-            fingerprint = self._fingerprint(name)
-            if fingerprint is None:
+            refused = self._fingerprint(name)
+            if refused is None:
                 return  # what is not there cannot be refused, nor forgiven when it comes
-            state = replace(state, refused_credential=fingerprint)
+            state = replace(state, refused_credential=refused)
         self._set(name, state)
 
     def turn_completed(self, name: str) -> None:
@@ -241,21 +241,14 @@ class Accounts:
     def _forgive_changed_keys(self) -> None:
         """A refused key keeps its account out until it is reset, or the key is another one."""
         for name, state in list(self._states.items()):
-            if state.login_reason is None or state.refused_credential is None:
-                continue
-            current = self._fingerprint(name)
-            if current is not None and current != state.refused_credential:
-                self._set(name, replace(state, login_reason=None, refused_credential=None))
+            if state.login_reason is not None:
+                known = forgiven(state, self._fingerprint(name))
+                if known is not state:
+                    self._set(name, known)
 
     def _fingerprint(self, name: str) -> str | None:
         account = next((a for a in self.settings.accounts if a.name == name), None)
-        secret = self.secret(account) if account else None
-        if account is None or secret is None:
-            return None
-        login = self.logins.of(account)
-        if login is not None and login.refresh_token is not None:
-            secret += login.refresh_token.reveal()  # whoever signs in again has another pair
-        return hashlib.blake2b(f"{name}\0{secret}".encode(), digest_size=4).hexdigest()
+        return fingerprint(account, self._credentials) if account else None
 
     def worth_refreshing(self) -> list[Account]:
         """Return the accounts that sign in and may serve, now or after a limit."""

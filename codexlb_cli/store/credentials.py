@@ -6,6 +6,7 @@ message. What lies in the keyring has an entry in the file, too, which says so a
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -251,6 +252,24 @@ class Credentials:
 
 
 _ENTRY_MEMBERS = frozenset({"api_key", "login", "keyring"})
+
+
+def fingerprint(account: Account, credentials: CredentialSource) -> str | None:
+    """Return what tells an account's credential from another one: four bytes of a hash, no secret.
+
+    None if there is none that can be used.
+    """
+    try:
+        secret = credentials.secret(account)
+        login = credentials.login(account.name) if account.refreshable else None
+    except ConfigError:
+        return None
+    if secret is None:
+        return None
+    text = f"{account.name}\0{secret.reveal()}"
+    if login is not None and login.refresh_token is not None:
+        text += login.refresh_token.reveal()  # whoever signs in again has another pair
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
 def signed_in_as(account: Account, credentials: CredentialSource) -> str | None:

@@ -41,6 +41,13 @@ def number_of(stage: Stage) -> int:
     return int(token.reveal().removeprefix("refresh-"))
 
 
+async def listed(stage: Stage) -> bytes:
+    """What `accounts list` prints, once the gateway has written what it knows."""
+    while stage.gateway.store.busy:
+        await asyncio.sleep(0.001)
+    return (await stage.command("accounts", "list")).stdout
+
+
 def state_of(stage: Stage, name: str = "plan") -> tuple[Availability, str | None]:
     pool = stage.gateway.services.accounts.pool()
     known = pool.standing_of(name)
@@ -167,8 +174,12 @@ def test_a_login_that_has_ended_leaves_at_once_and_returns_with_a_new_one(tmp_pa
             assert (answer.status, answer.header("x-codexlb-account")) == (200, "home")
             assert state_of(stage) == (Availability.NEEDS_LOGIN, "refresh_token_reused")
         assert len(issuer.asked) == 1
+        assert (
+            b"needs_login  refresh_token_reused" in (await stage.command("accounts", "list")).stdout
+        )
         again = replace(stored(stage), access_token=Secret(issuer.token(2)))
         credentials_of(stage).store_login("plan", replace(again, refresh_token=Secret("new")))
+        assert b"needs_login" not in await listed(stage)
         assert state_of(stage) == (Availability.READY, None)
         stage.config_file.write_text(stage.config_file.read_text().partition("[accounts.home]")[0])
         assert (await stage.turn()).header("x-codexlb-account") == "plan"
