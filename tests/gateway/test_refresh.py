@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,10 @@ from codexlb_cli.signin.refresher import Refresher
 from codexlb_cli.store.credentials import Credentials
 from codexlb_cli.store.logins import Login
 from codexlb_cli.store.secrets import Secret
-from tests.support.gateway import Clock, Stage, run, session
+from tests.support.client import request
+from tests.support.gateway import RESPONSES, Clock, Stage, run, session, turn_body
 from tests.support.issuer import ACCOUNT_ID, Issuer, issuing
+from tests.support.serving import serving
 from tests.support.virtual import VirtualClock, run_virtually
 
 Test = Callable[[Stage, Issuer], Awaitable[None]]
@@ -339,3 +342,30 @@ def test_what_is_told_of_a_refresh(tmp_path: Path) -> None:
         assert "plan refused with 401, token of plan refreshed" in told
 
     play(test, tmp_path)
+
+
+def test_two_gateways_on_one_credentials_file_refresh_once(tmp_path: Path) -> None:
+    began = time.time()
+    with issuing(lambda: began) as issuer:
+
+        async def test(stage: Stage) -> None:
+            stage.cli.configure(
+                f'[accounts.plan]\nkind = "chatgpt"\nbase_url = "{stage.mock.base_url}"\n'
+            )
+            credentials_of(stage).store_login("plan", issuer.login(refreshed_at=began - 86_400))
+            body = turn_body({})
+            lines = [("Content-Length", str(len(body))), ("Connection", "close")]
+            async with serving(stage.cli) as one, serving(stage.cli) as two:
+                issuer.hold.clear()
+                turns = [
+                    asyncio.create_task(request(program.port, "POST", RESPONSES, lines, body))
+                    for program in (one, two, one, two)
+                ]
+                await stage.mock.wait_for(lambda mock: len(mock.handshakes) == 4)
+                issuer.hold.set()
+                answers = await asyncio.gather(*turns)
+            assert [answer.status for answer in answers] == [200] * 4
+            assert len(issuer.asked) == 1
+            assert number_of(stage) == 2
+
+        run(test, tmp_path, names=("plan",), keys={"plan": issuer.token(2)}, serve=False)
