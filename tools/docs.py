@@ -24,7 +24,7 @@ from codexlb_cli.config.schema import AccountTable, CloseTable, PriceTable, must
 from codexlb_cli.core.accounts import DEFAULT_BASE_URLS
 from codexlb_cli.core.client_errors import STATUSES, error_type
 from codexlb_cli.core.closes import CLOSES, LIVENESS_TIMEOUT, CloseRow, ReconnectPolicy
-from codexlb_cli.core.failures import DIAL_FAILED, ERRORS, ErrorRow
+from codexlb_cli.core.failures import ERRORS, OUR_FINDINGS, ErrorRow
 from codexlb_cli.core.headers import RULES
 from codexlb_cli.core.policies import POLICIES
 from codexlb_cli.errors import ExitStatus
@@ -84,7 +84,7 @@ EXIT_CASES: dict[ExitStatus, str] = {
 KEY_MEANINGS = {
     "gateway.host": "the address to listen on",
     "gateway.port": "the port to listen on",
-    "accounts.work.kind": "how it signs in; sign-in for `chatgpt` is not there yet",
+    "accounts.work.kind": "how it signs in: with a key, or with a ChatGPT login",
 }
 # The example file shows one table of each of these; their names are free.
 _FREE_NAMES = {
@@ -138,7 +138,7 @@ def error_table() -> str:
     """Return the error table."""
     return _table(
         ("codes", "statuses", "account", "what happens", "reason"),
-        (_error_cells(row) for row in (DIAL_FAILED, *ERRORS)),
+        (_error_cells(row) for row in (*OUR_FINDINGS, *ERRORS)),
     )
 
 

@@ -19,6 +19,7 @@ from codexlb_cli.commands.account_limits import (
 )
 from codexlb_cli.commands.context import CommandContext, JsonFlag
 from codexlb_cli.commands.live import live_accounts
+from codexlb_cli.commands.offline import known_states
 from codexlb_cli.config.schema import ACCOUNT_NAME, AccountTable, must_at
 from codexlb_cli.console import duration, iso_utc, table
 from codexlb_cli.core.accounts import (
@@ -46,7 +47,7 @@ def list_accounts(ctx: typer.Context, as_json: JsonFlag = False) -> None:
     context = CommandContext.of(ctx)
     accounts = context.settings.accounts
     now = time.time()
-    states = _states(context)
+    states = known_states(context)
     standings = _standings(context, accounts, states, now)
     live = live_accounts(context.places.state_folder)
     known = [(account.name, states.get(account.name, FRESH)) for account in accounts]
@@ -79,7 +80,7 @@ def show(ctx: typer.Context, name: Name, as_json: JsonFlag = False) -> None:
     context = CommandContext.of(ctx)
     account = context.settings.account(name)
     now = time.time()
-    states = _states(context)
+    states = known_states(context)
     known = states.get(name, FRESH)
     state = _standings(context, (account,), states, now)[account.name]
     live = live_accounts(context.places.state_folder).get(name)
@@ -232,12 +233,6 @@ def _transport(account: Account, known: AccountState, now: float) -> str:
 def _http_until(account: Account, known: AccountState, now: float) -> float | None:
     fell_back = account.transport == "auto" and transport_in_force(account, known, now) == "http"
     return known.http_until if fell_back else None
-
-
-def _states(context: CommandContext) -> dict[str, AccountState]:
-    from codexlb_cli.store.cooldowns import read_states
-
-    return read_states(context.places.state_folder, context.console.warning)
 
 
 def _standings(

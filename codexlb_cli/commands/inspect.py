@@ -57,8 +57,8 @@ def handshake(
         raise UsageError("`--json` and `--raw` cannot be used together")
     context = CommandContext.of(ctx)
     inbound, source = _client_headers(header or [], client, headers)
-    chosen = _account(context, account)
-    built = inspected(chosen, inbound, header_options(context.settings))
+    chosen, account_id = _account(context, account)
+    built = inspected(chosen, inbound, header_options(context.settings), account_id)
     if as_json:
         context.console.json(document(built))
     elif raw:
@@ -88,20 +88,24 @@ def _client_headers(
     return EXAMPLE, "built-in example (yours: -H, --headers, --client)"
 
 
-def _account(context: CommandContext, name: str | None) -> Account:
-    """Return the account to show, and say on stderr if it could not be dialled from here."""
+def _account(context: CommandContext, name: str | None) -> tuple[Account, str | None]:
+    """Return the account to show, and what stands for its account id.
+
+    If it could not be dialled from here, stderr says so.
+    """
     from codexlb_cli.inspect.handshake import PLACEHOLDER
 
     offline, chosen = offline_choice(context, name)
     if chosen is None:
         context.console.note(f"no accounts yet, so `{PLACEHOLDER.name}` stands for one")
         context.console.hint("codexlb accounts add work --api-key-env OPENAI_API_KEY")
-        return PLACEHOLDER
+        return PLACEHOLDER, None
     if chosen in offline.problems:
         context.console.warning(
             f"{offline.problems[chosen]}, so `{chosen}` could not be dialled from here"
         )
-    return context.settings.account(chosen)
+    found = context.settings.account(chosen)
+    return found, offline.account_id(found)
 
 
 def _answer_bytes(context: CommandContext, head: bytes) -> None:

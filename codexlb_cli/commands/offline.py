@@ -9,6 +9,7 @@ from codexlb_cli.commands.context import CommandContext
 from codexlb_cli.errors import ConfigError
 
 if TYPE_CHECKING:
+    from codexlb_cli.core.accounts import AccountState
     from codexlb_cli.inspect.pool import OfflinePool
 
 
@@ -22,14 +23,31 @@ def offline_choice(context: CommandContext, name: str | None) -> tuple[OfflinePo
     """
     from codexlb_cli.core.selection import unkeyed_account
     from codexlb_cli.inspect.pool import offline_pool
-    from codexlb_cli.store.cooldowns import read_states
 
     settings = context.settings
     if name is not None:
         settings.account(name)
-    states = read_states(context.places.state_folder, context.console.warning)
+    states = known_states(context)
     offline = offline_pool(settings.accounts, states, context.credentials, time.time())
     return offline, name or unkeyed_account(offline.pool)
+
+
+def known_states(context: CommandContext) -> dict[str, AccountState]:
+    """Return what the gateway learned of the accounts, but for refusals of earlier credentials.
+
+    Raises:
+        ConfigError: the configuration is broken.
+    """
+    from codexlb_cli.core.accounts import forgiven
+    from codexlb_cli.store.cooldowns import read_states
+    from codexlb_cli.store.credentials import fingerprint
+
+    states = read_states(context.places.state_folder, context.console.warning)
+    for account in context.settings.accounts:
+        state = states.get(account.name)
+        if state is not None and state.login_reason is not None:
+            states[account.name] = forgiven(state, fingerprint(account, context.credentials))
+    return states
 
 
 def session_owner(context: CommandContext, session: str) -> str:

@@ -111,16 +111,29 @@ def _gateway(
     import logging
 
     from codexlb_cli.gateway.run import Gateway, GatewayInputs
+    from codexlb_cli.signin.refresher import Refresher
+    from codexlb_cli.store.credentials import Credentials
 
     logging.basicConfig(format="%(message)s", level=logging.ERROR)
     # Our own outermost handler reports bugs, without the text of exceptions.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
 
+    credentials, state_folder = context.credentials, context.places.state_folder
+    refresher = None
+    if isinstance(credentials, Credentials):
+        credentials.check()
+        refresher = Refresher(
+            credentials,
+            state_folder,
+            warn=context.console.warning,
+            notes=credentials.place == "file",
+        )
     return Gateway(
         GatewayInputs(
             load=lambda: context.load(overrides),
-            credentials=context.credentials,
-            state_folder=context.places.state_folder,
+            credentials=credentials,
+            refresh=None if refresher is None else refresher.refresh,
+            state_folder=state_folder,
             write_line=context.console.note,
             warn=context.console.warning,
         ),

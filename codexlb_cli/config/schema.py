@@ -302,6 +302,12 @@ class SelectionTable(Table):
     ] = DEFAULT_POLICY
 
 
+class CredentialsTable(Table):
+    """Where the keys and logins of the accounts are kept."""
+
+    store: Annotated[Literal["file", "keyring"], Must("`file` or `keyring`")] = "file"
+
+
 class AccountTable(Table):
     """One account; a `base_url` of None means the default of its kind."""
 
@@ -335,6 +341,7 @@ class Document(Table):
         Must('tables such as `[prices."gpt-5.5"]`', echo=False, takes=dict),
     ] = Field(default_factory=dict)
     selection: SelectionTable = SelectionTable()
+    credentials: CredentialsTable = CredentialsTable()
     accounts: Annotated[
         dict[AccountName, AccountTable],
         Must("tables such as `[accounts.work]`", echo=False, takes=dict),
@@ -375,6 +382,7 @@ _TABLES: dict[str, type[Table]] = {
     "affinity": AffinityTable,
     "usage": UsageTable,
     "selection": SelectionTable,
+    "credentials": CredentialsTable,
 }
 
 

@@ -97,6 +97,11 @@ class Account:
         return not self.models or any(fnmatchcase(model, pattern) for pattern in self.models)
 
     @property
+    def refreshable(self) -> bool:
+        """Whether its credential is a login, whose token can be refreshed."""
+        return self.credential.source == "login"
+
+    @property
     def websocket_url(self) -> str:
         """The Responses WebSocket: the base URL with ws or wss, plus `/responses`."""
         return self._url({"http": "ws", "https": "wss"}, "/responses")
@@ -305,6 +310,19 @@ def learned(state: AccountState, limits: Limits, now: float) -> AccountState:
     if lifted and state.limited_reason == USAGE_LIMIT:
         return replace(state, limited_until=None, limited_reason=None)
     return state
+
+
+def forgiven(state: AccountState, credential: str | None) -> AccountState:
+    """Return the state without the refusal of a credential that is no longer in its place.
+
+    Args:
+        state: the account's.
+        credential: the fingerprint of the credential that is there now; None if there is none.
+    """
+    refused = state.refused_credential
+    if state.login_reason is None or None in (refused, credential) or credential == refused:
+        return state
+    return replace(state, login_reason=None, refused_credential=None)
 
 
 def _count(state: AccountState, reason: str, now: float) -> AccountState:

@@ -67,6 +67,11 @@ class CloseRow:
         """What the account that closed is blamed for."""
         return Evidence(self.account, self.reason, seconds=self.cooldown_seconds)
 
+    @property
+    def refuses_credentials(self) -> bool:
+        """Whether a token may have expired: its account is refreshed before it is dialled again."""
+        return self.reason == "credentials_refused"
+
     def covers(self, code: int) -> bool:
         """Whether the row speaks of `code`."""
         return any(low <= code <= high for low, high in self.codes)
@@ -117,7 +122,7 @@ CLOSES: tuple[CloseRow, ...] = (
     ),
     CloseRow(
         _codes(3000, 3003),
-        "refused credentials",
+        "refused credentials; a login is refreshed before the same account",
         Effect.COOLED,
         SoftMove.ANOTHER_ACCOUNT,
         HardMove.OWNER,

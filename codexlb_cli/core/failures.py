@@ -16,6 +16,7 @@ from enum import StrEnum
 from codexlb_cli.core.accounts import Effect, Evidence
 from codexlb_cli.core.amounts import duration, moment, number
 from codexlb_cli.core.client_errors import RATE_LIMIT_COOLDOWN_SECONDS
+from codexlb_cli.core.tokens import PERMANENT_REFUSALS
 
 _AMOUNT = r"\d+(?:\.\d+)?\s*(?:milliseconds?|ms|seconds?|sec|s|minutes?|min|m|hours?|h|days?|d)"
 _TRY_AGAIN = re.compile(rf"try again in ((?:{_AMOUNT}\s*)+)(?![a-z0-9])", re.IGNORECASE)
@@ -29,6 +30,8 @@ class Fault(StrEnum):
     LIMIT = "limit"
     UPSTREAM = "upstream"
     NETWORK = "network"
+    ISSUER = "issuer"
+    """Who gave the login could not be asked for a new token."""
     NO_WEBSOCKET = "no_websocket"
     SOCKET = "socket"
     CLIENT_STATE = "client_state"
@@ -109,7 +112,8 @@ ERRORS: tuple[ErrorRow, ...] = (
         Effect.LOGIN,
         ("token_expired", "invalid_api_key", "token_invalidated", "token_revoked"),
         (401,),
-        "the account needs a login; soft and portable session turns move on",
+        "a login is refreshed once, a second time the account needs a new one; soft and portable "
+        "session turns move on",
     ),
     ErrorRow(
         "upstream_overloaded",
@@ -172,6 +176,25 @@ DIAL_FAILED = ErrorRow(
     "refused, DNS, TLS or timeout: blames nobody, the next account",
 )
 
+LOGIN_REFUSED = ErrorRow(
+    "login_refused",
+    Fault.CREDENTIAL,
+    Effect.LOGIN,
+    (*sorted(PERMANENT_REFUSALS), "no_refresh_token", "not_signed_in"),
+    (),
+    "a token could not be refreshed, for good: as credentials_rejected",
+)
+REFRESH_FAILED = ErrorRow(
+    "refresh_failed",
+    Fault.ISSUER,
+    Effect.NEUTRAL,
+    (),
+    (),
+    "a token could not be refreshed now: blames nobody; soft turns move on, hard ones end",
+)
+OUR_FINDINGS = (DIAL_FAILED, LOGIN_REFUSED, REFRESH_FAILED)
+"""What no upstream says: it could not be asked, or had to be asked with another token."""
+
 _REQUEST_REJECTED = ERRORS[-1]
 _UPSTREAM = next(row for row in ERRORS if row.fault is Fault.UPSTREAM)
 MODEL_UNAVAILABLE = next(row for row in ERRORS if row.reason == "model_unavailable")
@@ -222,6 +245,15 @@ class Failure:
 
 
 DIAL_FAILURE = Failure(DIAL_FAILED)
+
+
+def not_refreshed(refusal: str | None) -> Failure:
+    """Return why an account has no token that works.
+
+    Args:
+        refusal: why it must sign in again, a code; None if its issuer could not tell.
+    """
+    return Failure(REFRESH_FAILED) if refusal is None else Failure(LOGIN_REFUSED, code=refusal)
 
 
 def parse(

@@ -26,6 +26,7 @@ class FileHeaders:
         user_agent: our own, sent if the client sent none.
         request_id: the value of `x-client-request-id`.
         with_body: whether the client's body goes along.
+        account_id: whom the credential signs in; None if that is not told.
     """
 
     account: Account
@@ -34,6 +35,7 @@ class FileHeaders:
     user_agent: str
     request_id: str
     with_body: bool
+    account_id: str | None = None
 
 
 def request_headers(inputs: FileHeaders) -> list[Header]:
@@ -72,6 +74,7 @@ def _account_headers(inputs: FileHeaders) -> list[Header]:
             inbound=(),
             options=HeaderOptions(),
             user_agent=inputs.user_agent,
+            account_id=inputs.account_id,
         )
     )
     return [(line.name, line.value) for line in made.lines if line.origin == "account"]

@@ -107,6 +107,7 @@ class HandshakeInputs:
         user_agent: our own, sent if the client sent none.
         conversation_key: `prompt_cache_key`, else the body's `conversation`; None if neither.
         turn_state_is_ours: whether this account gave the turn state that came in.
+        account_id: whom the credential signs in; None if that is not told.
     """
 
     account: Account
@@ -116,6 +117,7 @@ class HandshakeInputs:
     user_agent: str
     conversation_key: str | None = None
     turn_state_is_ours: bool = False
+    account_id: str | None = None
 
 
 def build(inputs: HandshakeInputs) -> Handshake:
@@ -150,6 +152,7 @@ def account_lines(inputs: HandshakeInputs) -> list[HandshakeLine]:
     """Return the lines that say which account it is; the first of every upstream request."""
     values = [
         ("authorization", f"Bearer {inputs.secret}" if inputs.secret else None),
+        ("chatgpt-account-id", inputs.account_id),
         ("openai-organization", inputs.account.organization),
         ("openai-project", inputs.account.project),
     ]

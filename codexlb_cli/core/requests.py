@@ -103,6 +103,7 @@ def handshake_inputs(
     *,
     options: HeaderOptions,
     user_agent: str,
+    account_id: str | None = None,
 ) -> HandshakeInputs:
     """Return what the handshake of a turn is built from.
 
@@ -114,6 +115,7 @@ def handshake_inputs(
         owner_of: who owns a key; None if that is not known.
         options: the `[headers]` table.
         user_agent: our own.
+        account_id: whom the credential signs in; None if that is not told.
     """
     turn_state = evidence.turn_state
     giver = None if turn_state is None else owner_of(turn_state_key(turn_state))
@@ -125,4 +127,5 @@ def handshake_inputs(
         user_agent=user_agent,
         conversation_key=evidence.conversation_key,
         turn_state_is_ours=giver == account.name,
+        account_id=account_id,
     )

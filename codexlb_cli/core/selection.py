@@ -86,6 +86,7 @@ class Pool:
         policy: how a first turn is placed: a name of `POLICIES`.
         shares: how much each account has had of its share.
         counts_turns: whether an account that has as many turns as it takes is full.
+        login_due: names of accounts whose token is to be refreshed before a dial.
     """
 
     accounts: tuple[Account, ...]
@@ -101,6 +102,7 @@ class Pool:
     policy: PolicyName = DEFAULT_POLICY
     shares: Shares = field(default_factory=Shares)
     counts_turns: bool = True
+    login_due: frozenset[str] = frozenset()
 
     def account(self, name: str) -> Account | None:
         """Return the account called `name`; None if it is not configured."""

@@ -5,8 +5,8 @@ a turn goes next. Waiting is part of a `Dial`, chance comes in as a draw, time w
 
 The promises kept here: at most one replay, only before the first response event, only where it is
 safe; each candidate is dialled once, a hard owner twice, and once more over HTTP one that has no
-WebSocket; a hard turn is sent to its owner alone, unless its account failed and the conversation is
-portable.
+WebSocket, or with a new token one whose login was refreshed; that happens once in a turn; a hard
+turn is sent to its owner alone, unless its account failed and the conversation is portable.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from codexlb_cli.core.closes import (
     ReconnectPolicy,
     SoftMove,
 )
-from codexlb_cli.core.failures import MODEL_UNAVAILABLE, Failure, Fault
+from codexlb_cli.core.failures import MODEL_UNAVAILABLE, Failure, Fault, not_refreshed
 from codexlb_cli.core.giving_up import Refusals, anchor_silent, no_room
 from codexlb_cli.core.plan import Start, new_homes, opening, wait_for_failed, with_models
 from codexlb_cli.core.reconnect import (
@@ -56,6 +56,9 @@ from codexlb_cli.core.turn_events import (
     PassOn,
     Queue,
     QueueFull,
+    Refresh,
+    Refreshed,
+    RefreshFailed,
     Refused,
     Responded,
     RoomFree,
@@ -74,6 +77,7 @@ class State(Enum):
     NEW = auto()
     QUEUED = auto()
     DIALLING = auto()
+    REFRESHING = auto()
     SENT = auto()
     RESPONDING = auto()
     DONE = auto()
@@ -130,6 +134,8 @@ class Turn:
     _waited: bool = False
     _lacking: frozenset[str] = frozenset()
     _fell_back: set[str] = field(default_factory=set)
+    _refreshed: set[str] = field(default_factory=set)
+    _refreshed_for: Dial | DialFailed | Refused | Closed | None = None
 
     def __post_init__(self) -> None:
         """Take over the owner that was known before the turn."""
@@ -137,7 +143,9 @@ class Turn:
         self._bound = self.facts.bound
         self._refusals.failures = self.facts.failures
 
-    def receive(self, event: Event, pool: Pool, *, draw: float = 1.0) -> list[Action]:
+    def receive(  # noqa: C901 - a line per event
+        self, event: Event, pool: Pool, *, draw: float = 1.0
+    ) -> list[Action]:
         """Take one event and return what to do, in order.
 
         Args:
@@ -169,7 +177,11 @@ class Turn:
             case State.DIALLING, BoundElsewhere(owner):
                 self._owner, self._bound = owner, True
                 return self._try([owner], pool)
-            case ((State.DIALLING | State.SENT), OutOfTime()):
+            case State.REFRESHING, Refreshed():
+                return self._with_new_token(pool, draw)
+            case State.REFRESHING, RefreshFailed(refusal):
+                return self._without_token(not_refreshed(refusal), pool, draw)
+            case ((State.DIALLING | State.REFRESHING | State.SENT), OutOfTime()):
                 return self._out_of_time()
             case State.SENT, Responded():
                 self.state = State.RESPONDING
@@ -213,8 +225,63 @@ class Turn:
         if not candidates:
             return self._exhausted(pool)
         self.account, *self._queue = candidates
+        dial = Dial(self.account, wait)
+        if self.account in pool.login_due and not self.facts.anchored and self._may_refresh(pool):
+            return self._refresh(dial)
         self.state = State.DIALLING
-        return [Dial(self.account, wait)]
+        return [dial]
+
+    def _may_refresh(self, pool: Pool) -> bool:
+        """Whether the account's token can be refreshed, and was not yet in this turn."""
+        account = pool.account(self._current)
+        return account is not None and account.refreshable and account.name not in self._refreshed
+
+    def _refresh(self, reason: Dial | DialFailed | Refused | Closed) -> list[Action]:
+        self._refreshed.add(self._current)
+        self._refreshed_for = reason
+        self.state = State.REFRESHING
+        return [Refresh(self._current)]
+
+    def _with_new_token(self, pool: Pool, draw: float) -> list[Action]:
+        """Go on with the account whose token was refreshed."""
+        account = self._current
+        self.steps.append(f"token of {account} refreshed")
+        match self._refreshed_for:
+            case Dial() as dial:
+                self.state = State.DIALLING
+                return [dial]
+            case Closed(row):
+                self.state = State.SENT
+                return self._follow(row, pool, draw)
+            case Refused() if self.facts.asks:
+                self._tries -= 1
+                return self._try([account, *self._rest(pool)], pool)
+            case Refused() if self._may_replay:
+                others = [] if self._is_hard else self._untried(pool)
+                return self._replay([account, *others], "token refreshed", pool)
+            case Refused():
+                anchored = self.facts.anchored
+                return self._end(previous_response_not_found() if anchored else self._unavailable())
+        self.state = State.DIALLING
+        return [Dial(account)]
+
+    def _without_token(self, failure: Failure, pool: Pool, draw: float) -> list[Action]:
+        """Go on without a new token; only what the issuer said for good is the account's fault."""
+        account = self._current
+        self.steps.append(f"token of {account} not refreshed")
+        blame = self._blame(failure)
+        match self._refreshed_for:
+            case Dial() as dial if failure.row.fault is Fault.ISSUER:
+                self.state = State.DIALLING  # the token at hand may do yet
+                return [dial]
+            case Dial() | DialFailed():
+                self.state = State.DIALLING
+                return [*blame, *self._dial_lost(failure, pool, draw)]
+        self.state = State.SENT
+        self._refusals.note(account, failure, pool.now)
+        if self.facts.asks:
+            return [*blame, *self._ask_next(failure, pool)]
+        return [*blame, *self._account_refused(failure, pool)]
 
     def _opened(self) -> list[Action]:
         assert self.account is not None
@@ -231,19 +298,26 @@ class Turn:
         account = self._current
         status = f"refused with {failure.status}" if failure.status else "not reached"
         self.steps.append(f"{account} {status}")
+        if failure.row.fault is Fault.CREDENTIAL and self._may_refresh(pool):
+            return self._refresh(DialFailed(failure))
         blame = self._blame(failure)
         if self._falls_back(failure, pool):
             return [*blame, Dial(account)]  # over HTTP, once the blame is in force
+        return [*blame, *self._dial_lost(failure, pool, draw)]
+
+    def _dial_lost(self, failure: Failure, pool: Pool, draw: float) -> list[Action]:
+        """Go on after a dial that failed and is not to be mended."""
+        account = self._current
         self._dial_failed[account] = self._dial_failed.get(account, 0) + 1
         if failure.row.fault is Fault.REQUEST:
-            return [*blame, *self._end(failure)]
+            return self._end(failure)
         self._refusals.note(self._current, failure, pool.now)
         if self._is_hard and account == self._owner:
-            return [*blame, *self._owner_dial_failed(failure, pool, draw)]
+            return self._owner_dial_failed(failure, pool, draw)
         wait = self._short_wait(failure, pool)
         if wait is not None:
-            return [*blame, Dial(account, wait)]
-        return [*blame, *self._try(self._rest(pool), pool)]
+            return [Dial(account, wait)]
+        return self._try(self._rest(pool), pool)
 
     def _rest(self, pool: Pool) -> list[str]:
         """Return the candidates that were not tried yet and may still serve."""
@@ -335,6 +409,9 @@ class Turn:
             return self._end(
                 self._refusals.after_close(outcome, row, self._current, pool, self.steps)
             )
+        stays = outcome.account == self._current
+        if row.refuses_credentials and stays and self._may_refresh(pool):
+            return self._refresh(Closed(row, row.reason))
         return self._perform(outcome, pool, draw)
 
     def _situation(self) -> Situation:
@@ -376,6 +453,9 @@ class Turn:
         return self._end(self._unavailable())
 
     def _refused_frame(self, failure: Failure, pool: Pool, draw: float) -> list[Action]:
+        if failure.row.fault is Fault.CREDENTIAL and self._may_refresh(pool):
+            self.steps.append(failure.code or str(failure.status))
+            return self._refresh(Refused(failure))
         blame = self._blame(failure)
         match failure.row.fault:
             case Fault.CLIENT_STATE if self.facts.asks:
@@ -416,6 +496,8 @@ class Turn:
             if wait is not None:
                 return self._replay([account], "owner", pool, wait)
         if self._is_hard:
+            if failure.row.fault is Fault.ISSUER:
+                return self._end(self._unavailable())
             if not self._may_replay:
                 return self._end(self._refused_for_now(failure, pool))
             return self._account_failed(account, pool, in_order_after(pool, account))
@@ -453,13 +535,16 @@ class Turn:
 
     def _elsewhere(self, pool: Pool) -> list[Action]:
         """Replay on another account; empty if there is none."""
-        tried = {*self._dial_failed, *self._refusals.accounts, self._current}
-        others = [n for n in in_order_after(pool, self._current) if n not in tried]
+        others = self._untried(pool)
         if not others:
             return []
         if not self._may_replay:
             return self._end(self._unavailable())
         return self._replay(others, "policy", pool)
+
+    def _untried(self, pool: Pool) -> list[str]:
+        tried = {*self._dial_failed, *self._refusals.accounts, self._current}
+        return [name for name in in_order_after(pool, self._current) if name not in tried]
 
     def _replay(
         self, candidates: list[str], reason: str, pool: Pool, wait: float = 0.0

@@ -130,6 +130,25 @@ class OutOfTime:
     """The time for the first event is used up, over all attempts, waiting and queueing."""
 
 
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """The account's login was refreshed: it has another token than the one that was refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshFailed:
+    """The account's login was not refreshed.
+
+    Attributes:
+        refusal: why the account must sign in again, a code; None if the issuer could not tell:
+            that blames nobody.
+    """
+
+    refusal: str | None = None
+
+
+RefreshOutcome = Refreshed | RefreshFailed
+
 Event = (
     Begin
     | RoomFree
@@ -143,6 +162,8 @@ Event = (
     | Finished
     | BoundElsewhere
     | OutOfTime
+    | Refreshed
+    | RefreshFailed
 )
 
 
@@ -175,6 +196,13 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
+class Refresh:
+    """Get a new token for the login of `account`."""
+
+    account: str
+
+
+@dataclass(frozen=True, slots=True)
 class Send:
     """Send the turn's frame on the socket that was opened."""
 
@@ -203,4 +231,4 @@ class PassOn:
     failure: Failure
 
 
-Action = Queue | Dial | Send | Blame | Answer | PassOn
+Action = Queue | Dial | Refresh | Send | Blame | Answer | PassOn

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -14,16 +13,19 @@ from codexlb_cli.core.accounts import (
     FRESH,
     Account,
     AccountState,
+    Availability,
     Effect,
     Evidence,
     Transport,
     apply,
     completed,
+    forgiven,
     learned,
     limit_in_force,
     transport_in_force,
 )
 from codexlb_cli.core.backoff import DialPace
+from codexlb_cli.core.failures import not_refreshed
 from codexlb_cli.core.headers import Header
 from codexlb_cli.core.policies import Shares
 from codexlb_cli.core.readings import from_headers
@@ -31,8 +33,9 @@ from codexlb_cli.core.selection import Pool, asked_for
 from codexlb_cli.core.windows import Limits
 from codexlb_cli.errors import ConfigError
 from codexlb_cli.gateway.keys import Recent
+from codexlb_cli.gateway.logins import Logins
 from codexlb_cli.store.cooldowns import read_resets, write_state
-from codexlb_cli.store.credentials import CredentialSource
+from codexlb_cli.store.credentials import CredentialSource, fingerprint
 from codexlb_cli.store.database import change_marker
 from codexlb_cli.store.running import PATIENCE_SECONDS, Store
 
@@ -52,6 +55,7 @@ class Accounts:
         credentials: where keys come from.
         states: what earlier runs learned.
         store: where states are kept.
+        logins: refreshes tokens.
         state_folder: where commands leave word of their changes; None if there are no commands.
         now: seconds since the epoch.
         warn: takes a warning for the person.
@@ -64,6 +68,7 @@ class Accounts:
         states: Mapping[str, AccountState],
         *,
         store: Store,
+        logins: Logins | None = None,
         state_folder: Path | None,
         now: Callable[[], float],
         warn: Callable[[str], None],
@@ -71,6 +76,7 @@ class Accounts:
         self._warn = warn
         self._load = load
         self._credentials = credentials
+        self.logins = logins or Logins(credentials, None, now)
         self._state_folder = state_folder
         self._store = store
         self._now = now
@@ -129,6 +135,7 @@ class Accounts:
             without_model=frozenset(a.name for a in accounts if self._lacks(a.name, model)),
             policy=self.settings.selection.policy,
             shares=self._shares,
+            login_due=self.logins.needed(accounts),
         )
         return asked_for(pool, model)
 
@@ -153,7 +160,10 @@ class Accounts:
         """Learn something about an account."""
         state = apply(self._states.get(name, FRESH), evidence, self._now())
         if evidence.effect is Effect.LOGIN:
-            state = replace(state, refused_credential=self._fingerprint(name))
+            refused = self._fingerprint(name)
+            if refused is None:
+                return  # what is not there cannot be refused, nor forgiven when it comes
+            state = replace(state, refused_credential=refused)
         self._set(name, state)
 
     def turn_completed(self, name: str) -> None:
@@ -300,18 +310,24 @@ class Accounts:
     def _forgive_changed_keys(self) -> None:
         """A refused key keeps its account out until it is reset, or the key is another one."""
         for name, state in list(self._states.items()):
-            if state.login_reason is None or state.refused_credential is None:
-                continue
-            current = self._fingerprint(name)
-            if current is not None and current != state.refused_credential:
-                self._set(name, replace(state, login_reason=None, refused_credential=None))
+            if state.login_reason is not None:
+                known = forgiven(state, self._fingerprint(name))
+                if known is not state:
+                    self._set(name, known)
 
     def _fingerprint(self, name: str) -> str | None:
         account = next((a for a in self.settings.accounts if a.name == name), None)
-        secret = self.secret(account) if account else None
-        if secret is None:
-            return None
-        return hashlib.blake2b(f"{name}\0{secret}".encode(), digest_size=4).hexdigest()
+        return fingerprint(account, self._credentials) if account else None
+
+    def worth_refreshing(self) -> list[Account]:
+        """Return the accounts that sign in and may serve, now or after a limit."""
+        pool = self.pool()
+        lost = (Availability.DISABLED, Availability.NEEDS_LOGIN)
+        return [a for a in pool.accounts if a.refreshable and pool.standing(a).state not in lost]
+
+    def login_ended(self, name: str, refusal: str) -> None:
+        """Note that an account must sign in again."""
+        self.blame(name, not_refreshed(refusal).evidence)
 
     def _reload(self) -> None:
         try:

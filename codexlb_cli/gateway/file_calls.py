@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 from codexlb_cli.config.policies import OWN_USER_AGENT, reconnect_policy
-from codexlb_cli.core.accounts import Effect
+from codexlb_cli.core.accounts import Account, Effect
 from codexlb_cli.core.affinity import Key
 from codexlb_cli.core.client_errors import ClientError
 from codexlb_cli.core.failures import DIAL_FAILURE, Failure
@@ -33,6 +33,7 @@ from codexlb_cli.core.files import (
 from codexlb_cli.core.headers import Header
 from codexlb_cli.core.ownership import Ownership
 from codexlb_cli.core.selection import Pool
+from codexlb_cli.core.turn_events import Refreshed, RefreshFailed
 from codexlb_cli.errors import ConfigError
 from codexlb_cli.gateway.services import Services
 from codexlb_cli.gateway.transfers import (
@@ -142,12 +143,33 @@ class FileCalls:
             TransferError: it could not be reached, or is no longer configured.
         """
         self.asked = name
+        async with AsyncExitStack() as stack:
+            account = self._account(name)
+            logins = self._services.accounts.logins
+            refreshed = bool(logins.needed([account]))
+            if refreshed:
+                await logins.refresh(account)
+            token = self._services.accounts.secret(account)
+            outgoing = self._outgoing(call, account, query)
+            answer = await stack.enter_async_context(self._sent(outgoing))
+            if answer.status == 401 and account.refreshable and not refreshed:
+                outcome = await logins.refresh(account, token)
+                if outcome == RefreshFailed() or (outcome == Refreshed() and self._body.begun):
+                    raise TransferError  # nobody's fault, and what was streamed is gone
+                if outcome == Refreshed():
+                    await stack.aclose()
+                    outgoing = self._outgoing(call, account, query)
+                    answer = await stack.enter_async_context(self._sent(outgoing))
+            yield answer
+
+    def _sent(self, outgoing: Outgoing) -> AbstractAsyncContextManager[Incoming]:
+        return self._transfers.send(outgoing, self._services.settings)
+
+    def _account(self, name: str) -> Account:
         try:
-            outgoing = self._outgoing(call, name, query)
+            return self._services.settings.account(name)
         except ConfigError:
             raise TransferError from None
-        async with self._transfers.send(outgoing, self._services.settings) as answer:
-            yield answer
 
     async def refused(self, answer: Incoming, name: str) -> Failure:
         """Read a refusal, and learn what it says of the account."""
@@ -186,8 +208,7 @@ class FileCalls:
             await self.remember(pins(call, None), name)
             return None
 
-    def _outgoing(self, call: FileCall, name: str, query: str) -> Outgoing:
-        account = self._services.settings.account(name)
+    def _outgoing(self, call: FileCall, account: Account, query: str) -> Outgoing:
         headers = request_headers(
             FileHeaders(
                 account=account,
@@ -196,6 +217,7 @@ class FileCalls:
                 user_agent=OWN_USER_AGENT,
                 request_id=str(uuid.uuid4()),
                 with_body=call.takes_body,
+                account_id=self._services.accounts.logins.account_id(account),
             )
         )
         lengths = [v.strip() for n, v in self._inbound if n.lower() == "content-length"]

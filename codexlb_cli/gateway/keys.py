@@ -218,7 +218,7 @@ class Keys:
 
     def drop(self, key: Key) -> None:
         """Forget who owns a key: it is deleted, or a turn state that was left behind."""
-        self._records.drop(key)
+        self._records.put(key, NEW)  # known to be nobody's, though its row may still be there
         self._on_disk.drop(key)
         self._store.submit(remove_owner(key))
 

@@ -38,6 +38,11 @@ class Lane:
         """Return the lane of a turn."""
         return cls(key, handshake.account, model, handshake.forwarded_set)
 
+    @property
+    def token(self) -> str | None:
+        """The credential with which its sockets were opened; None if none went along."""
+        return dict(self.forwarded).get("authorization", "").removeprefix("Bearer ") or None
+
 
 @dataclass(slots=True, repr=False, eq=False)
 class Seat:

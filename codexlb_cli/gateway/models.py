@@ -12,9 +12,11 @@ from codexlb_cli.config.policies import OWN_USER_AGENT
 from codexlb_cli.core.accounts import Account
 from codexlb_cli.core.client_errors import Shortage, nobody_can_serve, upstream_unavailable
 from codexlb_cli.core.selection import first_choice
+from codexlb_cli.core.turn_events import Refreshed
 from codexlb_cli.gateway.services import Services
 
 _KEPT = ("content-type", "etag", "x-models-etag")
+_PASSED = frozenset({400, 404})
 
 
 class Models:
@@ -44,10 +46,23 @@ class Models:
         return JSONResponse(error.envelope(), error.status, own)
 
     async def _ask(self, account: Account, target: str) -> httpx2.Response | None:
+        """Return what an account answers, after one refresh if its token is refused."""
+        logins, token = self._services.accounts.logins, self._services.accounts.secret(account)
+        answer = await self._asked(account, target)
+        if answer is not None and answer.status_code == 401 and account.refreshable:
+            if await logins.refresh(account, token) != Refreshed():
+                return None
+            answer = await self._asked(account, target)
+        passes = answer is not None and (answer.status_code < 300 or answer.status_code in _PASSED)
+        return answer if passes else None
+
+    async def _asked(self, account: Account, target: str) -> httpx2.Response | None:
         secret = self._services.accounts.secret(account)
         if secret is None:
             return None
         headers = {"authorization": f"Bearer {secret}", "user-agent": OWN_USER_AGENT}
+        if account_id := self._services.accounts.logins.account_id(account):
+            headers["chatgpt-account-id"] = account_id
         if account.organization:
             headers["openai-organization"] = account.organization
         if account.project:
@@ -55,11 +70,9 @@ class Models:
         timeout = self._services.settings.timeouts.dial
         try:
             async with httpx2.AsyncClient(timeout=timeout, trust_env=False) as client:
-                answer = await client.get(f"{account.http_url}{target}", headers=headers)
+                return await client.get(f"{account.http_url}{target}", headers=headers)
         except httpx2.HTTPError:
             return None
-        passes = answer.status_code < 300 or answer.status_code in (400, 404)
-        return answer if passes else None
 
 
 def _own(account: str) -> dict[str, str]:

@@ -21,11 +21,13 @@ class Outbound:
         handshake: for a socket of the account, or for a connection that serves this turn alone.
         frame: the `response.create`.
         dropped_reasoning: how many items of encrypted reasoning the account could not have read.
+        secret: the credential that goes along; None if it is missing.
     """
 
     handshake: UpstreamHead
     frame: str
     dropped_reasoning: int
+    secret: str | None
 
 
 def prepare(
@@ -48,19 +50,21 @@ def prepare(
         ConfigError: the account is no longer configured.
     """
     account = services.settings.account(name)
+    secret = services.accounts.secret(account)
     inputs = handshake_inputs(
         account,
-        services.accounts.secret(account),
+        secret,
         request.headers,
         request.evidence,
         services.keys.owner_of,
         options=header_options(services.settings),
         user_agent=OWN_USER_AGENT,
+        account_id=services.accounts.logins.account_id(account),
     )
     handshake = build_head(inputs, transport)
     unreadable = _unreadable(services, request.body, name, home)
     frame = frames.create_frame(request.body, handshake.client_metadata, unreadable=unreadable)
-    return Outbound(handshake, frame, len(unreadable))
+    return Outbound(handshake, frame, len(unreadable), secret)
 
 
 def _unreadable(services: Services, body: frames.Body, account: str, home: str | None) -> list[str]:

@@ -25,6 +25,7 @@ from codexlb_cli.gateway.http import Responses
 from codexlb_cli.gateway.http_upstream import open_http
 from codexlb_cli.gateway.keys import Keys
 from codexlb_cli.gateway.lanes import Lanes
+from codexlb_cli.gateway.logins import Logins, Refresh, keep_fresh
 from codexlb_cli.gateway.request_log import RequestLog
 from codexlb_cli.gateway.server import Listener, listen
 from codexlb_cli.gateway.services import Services
@@ -44,6 +45,7 @@ class GatewayInputs:
     Attributes:
         load: reads the settings; called again when the file changes.
         credentials: where keys come from.
+        refresh: refreshes the login of an account; None if nobody does.
         state_folder: where the database lies.
         write_line: takes a line for the request log.
         warn: takes a warning, without `warning:`.
@@ -63,6 +65,7 @@ class GatewayInputs:
     draw: Callable[[], float] = random.random
     monotonic: Callable[[], float] = time.monotonic
     keepalive_seconds: float = 15.0
+    refresh: Refresh | None = None
 
 
 class Gateway:
@@ -91,12 +94,15 @@ class Gateway:
         self._socket = listener or listen(host, settings.gateway.port)
         self.port: int = self._socket.getsockname()[1]
         self._hurry = hurry or asyncio.Event()
+        self._keeping: asyncio.Task[None] | None = None
+        self._refreshes = inputs.refresh is not None
         self.store = Database(database_path(inputs.state_folder), inputs.warn, inputs.monotonic)
         accounts = Accounts(
             inputs.load,
             inputs.credentials,
             read_states(inputs.state_folder),
             store=self.store,
+            logins=Logins(inputs.credentials, inputs.refresh, inputs.now),
             state_folder=inputs.state_folder,
             now=inputs.now,
             warn=inputs.warn,
@@ -127,9 +133,16 @@ class Gateway:
     async def __aenter__(self) -> Self:
         await self._listener.start()
         await asyncio.to_thread(announce, self._state_folder, self._presence)
+        if self._refreshes:
+            accounts = self.services.accounts
+            keeping = keep_fresh(accounts.logins, accounts.worth_refreshing, accounts.login_ended)
+            self._keeping = asyncio.create_task(keeping)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait((self._keeping,))
         await self._listener.stop(self.services.settings.timeouts.drain, self._hurry)
         await asyncio.to_thread(withdraw, self._state_folder, self._presence)
         await self._usage_poll.close()

@@ -44,6 +44,8 @@ from codexlb_cli.core.turn_events import (
     PassOn,
     Queue,
     QueueFull,
+    Refresh,
+    RefreshFailed,
     Refused,
     Responded,
     RoomFree,
@@ -94,6 +96,7 @@ class TurnRunner:
         self._outbound: Outbound | None = None
         self._first: Received | None = None
         self._refusal: str | None = None
+        self._tokens: dict[str, str | None] = {}
         self._head = Head(services)
 
     @property
@@ -186,6 +189,8 @@ class TurnRunner:
                 return await self._in_time(self._queue(accounts))
             case Dial(account, after):
                 return await self._in_time(self._dial(account, after))
+            case Refresh(account):
+                return await self._in_time(self._refresh(account))
             case Send():
                 return await self._send()
             case Blame(account, evidence):
@@ -246,8 +251,7 @@ class TurnRunner:
 
     async def _dial(self, name: str, after_seconds: float) -> Event:
         services = self._services
-        self._go_to_account(name)
-        services.keys.claim(self.ownership.key, name)
+        self._claim(name)
         if after_seconds > 0:
             await asyncio.sleep(after_seconds)
         try:
@@ -256,6 +260,7 @@ class TurnRunner:
             error = frame_error(self._outbound.frame, self._settings.limits.frame_bytes)
             if error is not None:
                 raise NoSeat(error)
+            self._tokens[name] = self._outbound.secret
             self._seat = await self._take_seat(self._outbound)
         except ConfigError:  # the account was removed while this turn waited for it
             return DialFailed(DIAL_FAILURE)
@@ -269,6 +274,19 @@ class TurnRunner:
             return BoundElsewhere(owner)
         return Opened()
 
+    async def _refresh(self, name: str) -> Event:
+        """Refresh the login of an account: what was refused is what went out last, to it."""
+        self._claim(name)
+        try:
+            account = self._services.settings.account(name)
+        except ConfigError:  # it was removed meanwhile
+            return RefreshFailed()
+        return await self._services.accounts.logins.refresh(account, self._tokens.get(name))
+
+    def _claim(self, name: str) -> None:
+        self._go_to_account(name)
+        self._services.keys.claim(self.ownership.key, name)
+
     def _transport(self, name: str) -> Transport:
         """How the account is spoken to; what lives on a socket is, whatever was learned since."""
         anchored = self._anchored_seat is not None
@@ -277,6 +295,7 @@ class TurnRunner:
     async def _take_seat(self, outbound: Outbound) -> Seat:
         seat, previous = self._anchored_seat, self._request.evidence.previous_response
         if seat is not None and previous is not None:
+            self._tokens[seat.lane.account] = seat.lane.token
             return await seats.take_anchored(self._services, seat, previous)
         return await seats.take(self._services, self._request, outbound.handshake)
 

@@ -113,7 +113,14 @@ class UsagePoll:
         secret = self._accounts.secret(account)
         if secret is None:
             return
-        inputs = HandshakeInputs(account, secret, (), HeaderOptions(), OWN_USER_AGENT)
+        inputs = HandshakeInputs(
+            account,
+            secret,
+            (),
+            HeaderOptions(),
+            OWN_USER_AGENT,
+            account_id=self._accounts.logins.account_id(account),
+        )
         headers = [(line.name, line.value) for line in account_lines(inputs)]
         headers += [("accept", "application/json"), ("user-agent", OWN_USER_AGENT)]
         timeout = self._accounts.settings.timeouts.dial

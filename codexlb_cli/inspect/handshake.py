@@ -21,8 +21,19 @@ PLACEHOLDER = Account("example")
 _NAME_WIDTH = 38
 
 
-def inspected(account: Account, inbound: tuple[Header, ...], options: HeaderOptions) -> Handshake:
+def inspected(
+    account: Account,
+    inbound: tuple[Header, ...],
+    options: HeaderOptions,
+    account_id: str | None = None,
+) -> Handshake:
     """Build the handshake that `account` would get. Its key is not needed, and never read.
+
+    Args:
+        account: the account.
+        inbound: the client's header lines.
+        options: the `[headers]` table.
+        account_id: what stands for its `chatgpt-account-id`; None if it sends none.
 
     Raises:
         InvalidHeader: an inbound header cannot be sent.
@@ -34,6 +45,7 @@ def inspected(account: Account, inbound: tuple[Header, ...], options: HeaderOpti
             inbound=inbound,
             options=options,
             user_agent=OWN_USER_AGENT,
+            account_id=account_id,
         )
     )
 

@@ -20,6 +20,10 @@ from codexlb_cli.core.turn_events import (
     OutOfTime,
     Queue,
     QueueFull,
+    Refresh,
+    Refreshed,
+    RefreshFailed,
+    RefreshOutcome,
     Refused,
     Responded,
     RoomFree,
@@ -59,6 +63,8 @@ def narrate(
                 yield None, f"waits in line for {' or '.join(names)}", "full"
             case Dial(name, after) if after > 0:
                 yield name, f"waits {after:g} s", ""
+            case Refresh(name):
+                yield name, "has its token refreshed", ""
             case Send(attempt) if attempt > 1:
                 yield account, f"{create}, attempt {attempt}", ""
             case Send():
@@ -92,9 +98,19 @@ def _event(event: Event) -> tuple[str, str] | None:
             return "an account takes another turn", ""
         case BoundElsewhere(owner):
             return f"a parallel turn bound the key to {owner}", "owner"
+        case Refreshed() | RefreshFailed():
+            return _refreshed(event)
         case Responded():
             return "the response begins", ""
     return None
+
+
+def _refreshed(outcome: RefreshOutcome) -> tuple[str, str]:
+    if isinstance(outcome, Refreshed):
+        return "its token was refreshed", ""
+    if outcome.refusal is None:
+        return "its token could not be refreshed now", "refresh_failed"
+    return "its login has ended", outcome.refusal
 
 
 def _named(failure: Failure) -> str:

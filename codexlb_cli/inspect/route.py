@@ -12,7 +12,7 @@ from typing import Any
 from codexlb_cli.config.load import Settings
 from codexlb_cli.config.policies import OWN_USER_AGENT, header_options, reconnect_policy
 from codexlb_cli.core import frames
-from codexlb_cli.core.accounts import Account, Transport
+from codexlb_cli.core.accounts import Transport
 from codexlb_cli.core.affinity import Evidence, Key, unreadable_reasoning
 from codexlb_cli.core.client_errors import ClientError
 from codexlb_cli.core.handshake import MASKED
@@ -160,7 +160,7 @@ def routed(
     if plan.error is not None:
         return Route(offline, asked, plan, error=plan.error)
     account = (*plan.candidates, *plan.queued_for)[0]
-    sent = _sent(asked, request, settings, pool.transport(account), memory)
+    sent = _sent(asked, request, settings, account, memory, offline=offline)
     return Route(offline, asked, plan, sent, frame_error(sent.frame, limits.frame_bytes))
 
 
@@ -168,11 +168,13 @@ def _sent(
     asked: Asked,
     request: ClientRequest,
     settings: Settings,
-    way: tuple[Account, Transport],
+    name: str,
     memory: Memory,
+    *,
+    offline: OfflinePool,
 ) -> Sent:
     owners, made_by = memory
-    account, transport = way
+    account, transport = offline.pool.transport(name)
     inputs = handshake_inputs(
         account,
         MASKED,
@@ -181,6 +183,7 @@ def _sent(
         owners.get,
         options=header_options(settings),
         user_agent=OWN_USER_AGENT,
+        account_id=offline.account_id(account),
     )
     handshake = build_head(inputs, transport)
     unreadable = unreadable_reasoning(

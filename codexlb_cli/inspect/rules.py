@@ -7,11 +7,14 @@ from typing import Any
 
 from codexlb_cli.console import table
 from codexlb_cli.core.closes import CloseRow, ReconnectPolicy, close_rows
-from codexlb_cli.core.failures import DIAL_FAILED, ERRORS, ErrorRow
+from codexlb_cli.core.failures import DIAL_FAILED, ERRORS, OUR_FINDINGS, REFRESH_FAILED, ErrorRow
 from codexlb_cli.core.headers import HeaderOptions, HeaderRule, rules_in_force
 from codexlb_cli.inspect.layout import flowed
 
 SCHEMA = "codexlb.inspect.rules/1"
+
+_UNSAID = {DIAL_FAILED.reason: "no connection", REFRESH_FAILED.reason: "no answer of the issuer"}
+"""What rows are about that match no code and no status."""
 
 # What the columns before them leave for names and words.
 _NAMES_WIDTH = 64
@@ -79,7 +82,7 @@ def _error(row: ErrorRow) -> dict[str, Any]:
 
 
 def _errors() -> tuple[ErrorRow, ...]:
-    return (DIAL_FAILED, *ERRORS)
+    return (*OUR_FINDINGS, *ERRORS)
 
 
 def _headers_text(rules: Iterable[HeaderRule]) -> str:
@@ -110,7 +113,7 @@ def _errors_text() -> str:
     rows: list[tuple[str, str, str]] = []
     for row in _errors():
         named = ", ".join((*row.codes, *map(str, row.statuses))) or "every other"
-        which = "no connection" if row is DIAL_FAILED else named
+        which = _UNSAID.get(row.reason, named)
         seconds = f", or {row.unnamed_seconds:g} s" if row.unnamed_seconds else ""
         words = [which, f"-- {row.action}"]
         rows += _beside((row.reason, f"{row.effect.value}{seconds}"), words, _ERRORS_WIDTH)

@@ -29,6 +29,9 @@ from codexlb_cli.core.turn_events import (
     OutOfTime,
     PassOn,
     Queue,
+    Refresh,
+    Refreshed,
+    RefreshFailed,
     Refused,
     Responded,
     Send,
@@ -38,6 +41,8 @@ from tests.core.pools import NOW
 
 BEGIN, OPENED, RESPONDED, FINISHED = Begin(), Opened(), Responded(), Finished()
 OUT_OF_TIME = OutOfTime()
+REFRESHED, NOT_REFRESHED = Refreshed(), RefreshFailed()
+LOGIN_ENDED = RefreshFailed("refresh_token_reused")
 SILENT = Silent(TRANSPORT_LOST)
 UNREACHABLE = DialFailed(DIAL_FAILURE)
 NO_PONG = Closed(LIVENESS_TIMEOUT, "no pong")
@@ -80,6 +85,8 @@ def told(action: Action) -> str:
             return f"dial {account}"
         case Dial(account, after):
             return f"dial {account} after {round(after, 3):g}"
+        case Refresh(account):
+            return f"refresh {account}"
         case Send(attempt):
             return f"send {attempt}"
         case Blame(account, evidence):

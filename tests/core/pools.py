@@ -8,7 +8,7 @@ from typing import get_args
 
 from hypothesis import strategies as st
 
-from codexlb_cli.core.accounts import Account, AccountState, TransportChoice
+from codexlb_cli.core.accounts import Account, AccountState, CredentialRef, TransportChoice
 from codexlb_cli.core.selection import Pool
 
 NOW = 1_800_000_000.0
@@ -51,9 +51,14 @@ def pools(draw: st.DrawFn, smallest: int = 1) -> Pool:
     names = ["work", "home", "spare", "team"][:count]
     drawn = pool_of({name: draw(st.sampled_from(sorted(STATES))) for name in names})
     transports = st.sampled_from(get_args(TransportChoice))
+    credentials = st.sampled_from([CredentialRef("file", "x"), CredentialRef("login", "x")])
     return replace(
         drawn,
-        accounts=tuple(replace(a, transport=draw(transports)) for a in drawn.accounts),
+        accounts=tuple(
+            replace(a, transport=draw(transports), credential=draw(credentials))
+            for a in drawn.accounts
+        ),
+        login_due=draw(st.frozensets(st.sampled_from(names), max_size=2)),
         without_model=draw(st.frozensets(st.sampled_from(names), max_size=1)),
         missing_credentials=draw(st.frozensets(st.sampled_from(names), max_size=1)),
         require_credentials=draw(st.booleans()),

@@ -19,6 +19,7 @@ from codexlb_cli.core.accounts import (
     Standing,
     apply,
     completed,
+    forgiven,
     standing,
     transport_in_force,
 )
@@ -232,3 +233,16 @@ def test_urls() -> None:
     local = Account("work", base_url="ws://127.0.0.1:9000/v1")
     assert local.websocket_url == "ws://127.0.0.1:9000/v1/responses"
     assert local.http_url == "http://127.0.0.1:9000/v1"
+
+
+@pytest.mark.parametrize(
+    ("refused", "current", "stays"),
+    [("a", "a", True), ("a", "b", False), ("a", None, True), (None, "b", True)],
+)
+def test_another_credential_is_forgiven(
+    refused: str | None, current: str | None, stays: bool
+) -> None:
+    state = AccountState(login_reason="token_expired", refused_credential=refused, cooldowns=2)
+    known = forgiven(state, current)
+    assert known == (state if stays else AccountState(cooldowns=2))
+    assert forgiven(AccountState(), current) == AccountState()

@@ -55,6 +55,8 @@ def test_what_an_account_is_sent() -> None:
         ("accept-encoding", "identity"),
         ("x-client-request-id", "ours"),
     ]
+    signed_in = request_headers(replace(INPUTS, account_id="acc-own"))
+    assert signed_in[1] == ("chatgpt-account-id", "acc-own")
     bodiless = request_headers(replace(INPUTS, with_body=False))
     assert "content-type" not in dict(bodiless)
 

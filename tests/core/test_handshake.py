@@ -108,6 +108,24 @@ def test_a_clients_user_agent_replaces_ours() -> None:
     assert "own_identity" not in [line.rule for line in handshake.lines]
 
 
+def test_who_signed_in_is_told_after_the_token_and_masked() -> None:
+    account = replace(ACCOUNT, kind="chatgpt", organization="org")
+    handshake = shake(("ChatGPT-Account-Id", "theirs"), account=account, account_id="acc-LEAK")
+    assert written(handshake)[:3] == [
+        ("authorization", "Bearer sk-test-LEAK"),
+        ("chatgpt-account-id", "acc-LEAK"),
+        ("openai-organization", "org"),
+    ]
+    told = [line for line in handshake.lines if line.name == "chatgpt-account-id"]
+    assert [(line.shown, line.origin, line.rule) for line in told] == [
+        ("***", "account", "account_credential")
+    ]
+    assert [(d.name, d.rule) for d in handshake.decisions] == [
+        ("ChatGPT-Account-Id", "client_credential")
+    ]
+    assert "LEAK" not in repr(handshake)
+
+
 def test_without_a_credential_there_is_no_authorization_line() -> None:
     handshake = shake(("authorization", "Bearer client"), secret=None)
     assert "authorization" not in [line.name for line in handshake.lines]
@@ -258,6 +276,7 @@ inputs = st.builds(
     user_agent=st.just("codexlb/0.1.0"),
     conversation_key=st.sampled_from([None, "chat"]),
     turn_state_is_ours=st.booleans(),
+    account_id=st.sampled_from([None, "acc-own"]),
 )
 
 NEVER = {

@@ -24,6 +24,7 @@ from codexlb_cli.core.turn_events import (
     Event,
     PassOn,
     QueueFull,
+    Refresh,
     RoomFree,
     Send,
     Silent,
@@ -32,9 +33,12 @@ from codexlb_cli.core.turn_events import (
 from tests.core.playing import (
     BEGIN,
     FINISHED,
+    LOGIN_ENDED,
     NO_PONG,
+    NOT_REFRESHED,
     OPENED,
     OUT_OF_TIME,
+    REFRESHED,
     RESPONDED,
     SILENT,
     UNREACHABLE,
@@ -66,9 +70,10 @@ frames |= st.builds(refused, st.just(429), limit_codes, waits)
 opened: st.SearchStrategy[Event] = st.just(OPENED)
 ends: st.SearchStrategy[Event] = st.just(FINISHED)
 others: st.SearchStrategy[Event] = st.sampled_from([SILENT, RESPONDED, FINISHED, OUT_OF_TIME])
+refreshes: st.SearchStrategy[Event] = st.sampled_from([REFRESHED, NOT_REFRESHED, LOGIN_ENDED])
 in_line: st.SearchStrategy[Event] = st.sampled_from([RoomFree(), QueueFull(8), OUT_OF_TIME])
 closes = st.one_of(
-    st.sampled_from([1000, 1006, 1008, 1009, 1011, 1012, 1013, 4000]).map(closed),
+    st.sampled_from([1000, 1006, 1008, 1009, 1011, 1012, 1013, 3000, 3003, 4000]).map(closed),
     st.integers(1000, 4999).map(closed),
     st.just(NO_PONG),
 )
@@ -115,6 +120,7 @@ class Watched:
     phase_dials: list[str] = field(default_factory=list)
     over_http: list[str] = field(default_factory=list)
     dials: list[str] = field(default_factory=list)
+    refreshed: list[str] = field(default_factory=list)
     ends: int = 0
     responded: bool = False
     bound_to: str | None = None
@@ -131,7 +137,8 @@ class Watched:
         for action in decisive:
             self._check(action, event, before)
         if isinstance(event, Closed | Silent) and self.facts.strength is Strength.HARD:
-            assert [a.account for a in decisive if isinstance(a, Dial)] in ([], [before])
+            named = [a.account for a in decisive if isinstance(a, Dial | Refresh)]
+            assert named in ([], [before])
         for action in decisive:
             if isinstance(action, Dial) and not isinstance(event, BoundElsewhere):
                 known = pool.standing_of(action.account)
@@ -154,6 +161,12 @@ class Watched:
                     self.over_http.append(account)
                 else:
                     self.phase_dials.append(account)
+            case Refresh(account):
+                known = self.player.pool.account(account)
+                assert known is not None
+                assert known.refreshable
+                assert account == self.player.turn.account
+                self.refreshed.append(account)
             case Answer() | PassOn():
                 self.ends += 1
 
@@ -191,6 +204,8 @@ def test_every_turn_ends_once_and_does_nothing_twice_in_silence(data: st.DataObj
                     event = OPENED if kind < 8 else data.draw(dial_failures)
             case State.QUEUED:
                 event = data.draw(in_line)
+            case State.REFRESHING:
+                event = data.draw(refreshes)
             case State.SENT:
                 parallel = False
                 event = data.draw(closes | frames | others)
@@ -205,6 +220,7 @@ def test_every_turn_ends_once_and_does_nothing_twice_in_silence(data: st.DataObj
 
     finished = turn.error is None
     assert watched.ends == (0 if finished else 1)
+    assert len(set(watched.refreshed)) == len(watched.refreshed), "once in a turn and account"
     asked = len(watched.player.pool.accounts) - 1 if facts.asks else 0
     assert watched.sends == turn.attempts <= 1 + policy.replays + asked
     if (facts.anchored or not facts.replayable) and not facts.asks:
@@ -220,7 +236,7 @@ def _check_dials(watched: Watched, facts: TurnFacts) -> None:
     """Each candidate is dialled once; an owner twice, and once more after a brief limit."""
     owners = {facts.owner, watched.bound_to}
     for name in set(watched.phase_dials):
-        most = 3 if name in owners else 1
+        most = (3 if name in owners else 1) + watched.refreshed.count(name)
         assert watched.phase_dials.count(name) <= most, watched.phase_dials
 
 

@@ -162,3 +162,18 @@ def test_what_a_slow_disk_never_had_is_written_once_it_says_so() -> None:
         assert store.find(find_owners([key], NOW)) == {key: ("work", NOW)}
 
     asyncio.run(test())
+
+
+def test_what_was_dropped_is_not_found_again_before_it_is_gone_from_the_disk() -> None:
+    class Late(MemoryStore):
+        """A store whose writes have not happened yet."""
+
+        def submit(self, write: Write) -> Written:
+            return Written()
+
+    store, key = Late(), Key("file", "f")
+    MemoryStore.submit(store, write_owner(key, "home", NOW))
+    keys = Keys(store, lambda: NOW)
+    assert recalled(keys, key) == "home"
+    keys.drop(key)
+    assert recalled(keys, key) is None

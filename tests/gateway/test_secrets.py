@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from codexlb_cli.mock_upstream.rules import ErrorSpec, HandshakeRule, TurnRule
+from codexlb_cli.store.credentials import Credentials
+from codexlb_cli.store.secrets import Secret
 from tests.support.client import Answer, Header, connection, request, request_head
 from tests.support.gateway import RESPONSES, Stage, run
+from tests.support.issuer import issuing
 from tests.support.serving import Program, serving
 
 LEAK = "LEAK-7f3a"
@@ -83,6 +88,76 @@ async def turn(program: Program, members: dict[str, Any]) -> Answer:
 async def post(program: Program, body: bytes, headers: list[Header]) -> Answer:
     lines = [*headers, ("Content-Length", str(len(body))), ("Connection", "close")]
     return await request(program.port, "POST", RESPONSES, lines, body)
+
+
+def test_tokens_stay_where_they_belong(tmp_path: Path) -> None:
+    """A login is refreshed, then its issuer fails and quotes it, then it has ended."""
+    began = time.time()
+    with issuing(lambda: began) as issuer:
+        first = issuer.login(refreshed_at=began - 86_400)
+        second = f"{LEAK}-second"
+        quoting = {"error": {"code": "server_error", "message": f"{second} {LEAK}-refresh-2"}}
+        ended = {"error": {"code": "refresh_token_reused", "message": f"{LEAK}-refresh-2"}}
+        given = {"access_token": second, "refresh_token": f"{LEAK}-refresh-2", "id_token": LEAK}
+
+        def answers(status: int, body: object) -> None:
+            issuer.answer = status, "application/json", json.dumps(body).encode()
+
+        async def test(stage: Stage) -> None:
+            stage.cli.configure(
+                f'[accounts.plan]\nkind = "chatgpt"\nbase_url = "{stage.mock.base_url}"\n'
+            )
+            credentials = Credentials(stage.state_folder, {})
+            credentials.store_login(
+                "plan",
+                replace(
+                    first,
+                    access_token=Secret(f"{LEAK}-first"),
+                    refresh_token=Secret(f"{LEAK}-refresh-1"),
+                    account_id=f"{LEAK}-account",
+                ),
+            )
+            answers(200, given)
+            async with serving(stage.cli, "-v", **stage.environ) as program:
+                answers_of = await drive(program)
+                assert answers_of[0].status == 200
+                answers(500, quoting)
+                answers_of.append(await turn(program, {"model": "ends", "stream": True}))
+                answers(401, ended)
+                program.terminate()
+                assert await program.exit_code() == 0
+            async with serving(stage.cli, "-v", **stage.environ) as again:
+                answers_of.append(await turn(again, {"model": "ends", "stream": True}))
+                again.terminate()
+                assert await again.exit_code() == 0
+            outputs = [*program.out, *program.err, *again.out, *again.err]
+            for command in (["accounts", "list"], ["accounts", "list", "--json"],
+                            ["inspect", "handshake"], ["config", "show"]):  # fmt: skip
+                ran = await stage.command(*command)
+                assert ran.returncode == 0
+                outputs += [ran.stdout.decode(), ran.stderr.decode()]
+            assert "refresh_token_reused" in "".join(outputs)
+            assert LEAK not in "\n".join(outputs)
+            assert not any("Traceback" in line for line in outputs)
+            for answer in answers_of:
+                if answer.status != 200:
+                    assert LEAK not in answer.body.decode(), answer.body
+                assert LEAK not in str(answer.headers)
+            sent = str([handshake.headers for handshake in stage.mock.handshakes])
+            assert second in sent
+            assert f"{LEAK}-account" in sent
+            assert "refresh-1" not in sent
+            stored = credentials.login("plan")
+            assert stored is not None
+            assert stored.refresh_token == Secret(f"{LEAK}-refresh-2")
+            files = [path for path in stage.state_folder.rglob("*") if path.is_file()]
+            holders = {path.name for path in files if LEAK.encode() in path.read_bytes()}
+            assert holders == {"credentials.toml"}
+
+        expired = ErrorSpec(status=401, code="token_expired", message=second)
+        ends = TurnRule(model="ends", error=expired)
+        run(test, tmp_path, ends, *rules(), names=("plan",), keys={"plan": second}, serve=False)
+        assert len(issuer.asked) >= 3
 
 
 def test_secrets_stay_where_they_belong(tmp_path: Path) -> None:

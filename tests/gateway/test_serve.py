@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from codexlb_cli.mock_upstream.rules import TurnRule
+from codexlb_cli.store.credentials import Credentials
+from codexlb_cli.store.secrets import Secret
 from tests.gateway.test_endings import assert_one_ending
+from tests.support.cli import Cli
 from tests.support.client import Exchange, connection, request, request_head
 from tests.support.gateway import RESPONSES, Stage, run, session, turn_body
 from tests.support.serving import serving
@@ -196,3 +199,21 @@ def test_a_line_for_every_request(tmp_path: Path) -> None:
         assert all(len(line) < 100 for line in program.err)
 
     run(test, tmp_path, serve=False)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o660])
+def test_a_credentials_file_that_others_can_use_is_refused_at_the_start(
+    tmp_path: Path, mode: int
+) -> None:
+    cli = Cli(tmp_path)
+    cli.configure("[accounts.work]\n")
+    credentials = Credentials(cli.state_folder, {})
+    credentials.store("work", Secret("sk-test"))
+    credentials.file.chmod(mode)
+    for command in (("serve", "--port", "1"), ("accounts", "list")):
+        ran = cli.spawn(*command)
+        assert (ran.returncode, ran.stdout) == (3, b"")
+        assert ran.stderr.decode() == (
+            f"error: `{credentials.file}` can be used by others (mode {mode:04o})\n\n"
+            f"hint: chmod 600 {credentials.file}\n"
+        )

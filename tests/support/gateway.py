@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from codexlb_cli.config.load import load_settings
+from codexlb_cli.gateway.logins import Refresh
 from codexlb_cli.gateway.run import Gateway, GatewayInputs
 from codexlb_cli.gateway.server import listen
 from codexlb_cli.mock_upstream.rules import HandshakeRule, TurnRule
@@ -79,6 +80,7 @@ class Stage:
     environ: dict[str, str] = field(default_factory=dict)
     draws: float = 0.0
     keepalive_seconds: float = 15.0
+    refresh: Refresh | None = None
     answer_seconds: float = ANSWER_SECONDS
     lines: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -150,6 +152,7 @@ class Stage:
             draw=lambda: self.draws,
             monotonic=self.clock,
             keepalive_seconds=self.keepalive_seconds,
+            refresh=self.refresh,
         )
         async with Gateway(inputs, listener=listen("127.0.0.1", 0)) as gateway:
             self.gateway = gateway

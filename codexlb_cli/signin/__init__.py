@@ -1,0 +1,1 @@
+"""Signing in at an issuer, and keeping logins fresh."""
