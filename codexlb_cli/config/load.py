@@ -50,6 +50,7 @@ class Settings:
     headers: schema.HeadersTable
     reconnect: schema.ReconnectTable
     affinity: schema.AffinityTable
+    signin: schema.SigninTable
     accounts: tuple[Account, ...]
     config_file: Path | None = None
     origins: Mapping[KeyPath, Origin] = field(default_factory=dict)
@@ -186,6 +187,7 @@ def _settings(
         headers=document.headers,
         reconnect=document.reconnect,
         affinity=document.affinity,
+        signin=document.signin,
         accounts=accounts,
         config_file=config_file,
         origins=origins,

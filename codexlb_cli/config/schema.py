@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
 from codexlb_cli.core.accounts import AccountKind, TransportChoice
+from codexlb_cli.core.signin import CALLBACK_PORT, CLIENT_ID, ISSUER, ISSUER_MUST_BE, is_issuer
 
 ACCOUNT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -74,6 +75,12 @@ def _base_url(url: str) -> str:
     return url
 
 
+def _issuer(url: str) -> str:
+    if not is_issuer(url):
+        raise ValueError("tokens must not be sent there")
+    return url
+
+
 def _close_code(key: object) -> object:
     if isinstance(key, str) and re.fullmatch(r"[1-4][0-9]{3}", key):
         return int(key)
@@ -128,6 +135,7 @@ BaseUrl = Annotated[
 HeaderWord = Annotated[
     str, _matching(_HEADER_WORD), Must("printable ASCII without spaces", echo=False)
 ]
+IssuerUrl = Annotated[str, AfterValidator(_issuer), Must(ISSUER_MUST_BE, echo=False)]
 VariableName = Annotated[
     str,
     _matching(VARIABLE_NAME),
@@ -235,6 +243,14 @@ class AffinityTable(Table):
     wait_up_to: SecondsOrZero = 10.0
 
 
+class SigninTable(Table):
+    """Where `accounts add` and `accounts login` sign people in."""
+
+    issuer: IssuerUrl = ISSUER
+    client_id: HeaderWord = CLIENT_ID
+    callback_port: Port = CALLBACK_PORT
+
+
 class AccountTable(Table):
     """One account; a `base_url` of None means the default of its kind."""
 
@@ -257,6 +273,7 @@ class Document(Table):
     headers: HeadersTable = HeadersTable()
     reconnect: ReconnectTable = ReconnectTable()
     affinity: AffinityTable = AffinityTable()
+    signin: SigninTable = SigninTable()
     accounts: Annotated[
         dict[AccountName, AccountTable],
         Must("tables such as `[accounts.work]`", echo=False, takes=dict),
@@ -295,6 +312,7 @@ _TABLES: dict[str, type[Table]] = {
     "headers": HeadersTable,
     "reconnect": ReconnectTable,
     "affinity": AffinityTable,
+    "signin": SigninTable,
 }
 
 

@@ -236,6 +236,7 @@ class Scenario:
             headers=config.headers,
             reconnect=config.reconnect,
             affinity=config.affinity,
+            signin=config.signin,
             accounts=tuple(
                 Account(
                     table.name,

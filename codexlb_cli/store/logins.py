@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from codexlb_cli.core import signin
 from codexlb_cli.core.tokens import Claims, read_claims, refresh_due
 from codexlb_cli.store.secrets import Secret
 
-ISSUER = "https://auth.openai.com"
-CLIENT_ID = "app_EMoamEEZ73f0CkXaXp7hrann"
+ISSUER = signin.ISSUER
+CLIENT_ID = signin.CLIENT_ID
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Login:
         refreshed_at: when the access token was got, seconds since the epoch.
         issuer: who gave them and refreshes them.
         client_id: the client that they were given to.
+        shared: whether another program holds the same tokens, so that they are not ours to end.
     """
 
     access_token: Secret
@@ -32,6 +34,7 @@ class Login:
     refreshed_at: float = 0.0
     issuer: str = ISSUER
     client_id: str = CLIENT_ID
+    shared: bool = False
 
     @property
     def claims(self) -> Claims:

@@ -29,7 +29,16 @@ def test_it_says_nothing_but_the_defaults(tmp_path: Path) -> None:
     file.write_text(TEXT)
     example = load_settings(file, environ={})
     defaults = load_settings(tmp_path / "none.toml", environ={})
-    for name in ("gateway", "timeouts", "limits", "lanes", "headers", "reconnect", "affinity"):
+    for name in (
+        "gateway",
+        "timeouts",
+        "limits",
+        "lanes",
+        "headers",
+        "reconnect",
+        "affinity",
+        "signin",
+    ):
         assert getattr(example, name) == getattr(defaults, name)
     assert example.accounts == defaults.accounts == ()
 

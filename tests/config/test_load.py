@@ -143,6 +143,7 @@ def test_every_key_can_be_set_by_a_variable(
         "session_on_account_failure": "wait",
         "allow": "x-a",
         "replays": "0",
+        "issuer": "https://issuer.example",
     }
     text = other.get(key, "true" if default is False else "7")
     settings = load(tmp_path, "", **{f"CODEXLB_{table}_{key}".upper(): text})
