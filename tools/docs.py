@@ -82,7 +82,7 @@ EXIT_CASES: dict[ExitStatus, str] = {
 KEY_MEANINGS = {
     "gateway.host": "the address to listen on",
     "gateway.port": "the port to listen on",
-    "accounts.work.kind": "how it signs in; sign-in for `chatgpt` is not there yet",
+    "accounts.work.kind": "how it signs in: with a key, or with a ChatGPT login",
 }
 # The example file shows one table of each of these; their names are free.
 _FREE_NAMES = {"reconnect.close.1011": "reconnect.close.CODE", "accounts.work": "accounts.NAME"}

@@ -100,8 +100,13 @@ class CommandContext:
 
     @property
     def stored_credentials(self) -> Credentials:
-        """The keys that can be changed: those of the user's own accounts."""
-        return Credentials(self.places.state_folder, self.environ)
+        """The keys that can be changed: those of the user's own accounts.
+
+        Raises:
+            ConfigError: the configuration, which says where they are kept, is broken.
+        """
+        place = self.settings.credentials.store
+        return Credentials(self.places.state_folder, self.environ, place)
 
     def load(self, overrides: Mapping[str, object] | None = None) -> Settings:
         """Read the configuration anew, with values of the command line such as `gateway.port`.

@@ -17,15 +17,15 @@ LOCK_SECONDS = 10.0
 
 
 @contextmanager
-def locked(lock_file: Path) -> Iterator[None]:
+def locked(lock_file: Path, patience_seconds: float = LOCK_SECONDS) -> Iterator[None]:
     """Hold a lock among the processes of this program.
 
     Raises:
-        ConfigError: another process holds it for longer than 10 seconds, or it cannot be made.
+        ConfigError: another process holds it for longer than that, or it cannot be made.
     """
     try:
         lock_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = FileLock(lock_file, timeout=LOCK_SECONDS)
+        lock = FileLock(lock_file, timeout=patience_seconds)
         lock.acquire()
     except Timeout:
         raise ConfigError(f"another process keeps `{lock_file}` locked") from None
@@ -67,6 +67,19 @@ def replace_file(
         with suppress(OSError):
             Path(name).unlink()
         raise
+    _keep_name(file.parent)
+
+
+def _keep_name(folder: Path) -> None:
+    """Make sure that the new name survives a power failure; not every file system can tell."""
+    if os.name != "posix":
+        return
+    with suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def cannot_write(file: Path, exc: OSError) -> ConfigError:

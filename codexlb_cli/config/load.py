@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -52,6 +52,7 @@ class Settings:
     affinity: schema.AffinityTable
     signin: schema.SigninTable
     accounts: tuple[Account, ...]
+    credentials: schema.CredentialsTable = field(default_factory=schema.CredentialsTable)
     config_file: Path | None = None
     origins: Mapping[KeyPath, Origin] = field(default_factory=dict)
 
@@ -178,7 +179,8 @@ def _settings(
             table[path[1]] = value
             origins[path] = origin
     document = _validated(content, config_file, origins)
-    accounts = tuple(_account(name, table) for name, table in document.accounts.items())
+    kept = document.credentials.store
+    accounts = tuple(_account(name, table, kept) for name, table in document.accounts.items())
     return Settings(
         gateway=document.gateway,
         timeouts=document.timeouts,
@@ -188,6 +190,7 @@ def _settings(
         reconnect=document.reconnect,
         affinity=document.affinity,
         signin=document.signin,
+        credentials=document.credentials,
         accounts=accounts,
         config_file=config_file,
         origins=origins,
@@ -198,11 +201,11 @@ def _copied(value: object) -> object:
     return dict(value) if isinstance(value, dict) else value
 
 
-def _account(name: str, table: schema.AccountTable) -> Account:
+def _account(name: str, table: schema.AccountTable, kept: Literal["file", "keyring"]) -> Account:
     if table.api_key_env is not None:
         credential = CredentialRef("env", table.api_key_env)
     else:
-        credential = CredentialRef("login" if table.kind == "chatgpt" else "file", name)
+        credential = CredentialRef("login" if table.kind == "chatgpt" else kept, name)
     return Account(
         name=name,
         kind=table.kind,

@@ -251,6 +251,12 @@ class SigninTable(Table):
     callback_port: Port = CALLBACK_PORT
 
 
+class CredentialsTable(Table):
+    """Where the keys and logins of the accounts are kept."""
+
+    store: Annotated[Literal["file", "keyring"], Must("`file` or `keyring`")] = "file"
+
+
 class AccountTable(Table):
     """One account; a `base_url` of None means the default of its kind."""
 
@@ -274,6 +280,7 @@ class Document(Table):
     reconnect: ReconnectTable = ReconnectTable()
     affinity: AffinityTable = AffinityTable()
     signin: SigninTable = SigninTable()
+    credentials: CredentialsTable = CredentialsTable()
     accounts: Annotated[
         dict[AccountName, AccountTable],
         Must("tables such as `[accounts.work]`", echo=False, takes=dict),
@@ -313,6 +320,7 @@ _TABLES: dict[str, type[Table]] = {
     "reconnect": ReconnectTable,
     "affinity": AffinityTable,
     "signin": SigninTable,
+    "credentials": CredentialsTable,
 }
 
 

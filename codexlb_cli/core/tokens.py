@@ -17,8 +17,19 @@ AUTH_CLAIM = "https://api.openai.com/auth"
 PROFILE_CLAIM = "https://api.openai.com/profile"
 REFRESH_BEFORE_SECONDS = 300.0
 """A token is refreshed when it expires within this time."""
+NEEDED_BEFORE_SECONDS = 30.0
+"""A token that expires within this time is refreshed before a socket is opened with it."""
 OLDEST_SECONDS = 8 * 24 * 3600.0
 """A token whose expiry cannot be read is refreshed at this age."""
+YOUNGEST_SECONDS = 60.0
+"""A token is not refreshed before this age, however soon it seems to expire."""
+PERMANENT_REFUSALS = frozenset(
+    {
+        "refresh_token_expired", "refresh_token_reused", "refresh_token_invalidated",
+        "invalid_grant", "token_revoked", "invalid_refresh_token",
+    }
+)  # fmt: skip
+"""What an issuer says of a login that no refresh can mend: its person must sign in again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +41,14 @@ class Claims:
         email: of the person who signed in.
         account_id: the value of the `chatgpt-account-id` header.
         plan: such as `plus`.
+        issued_at: seconds since the epoch, by the issuer's clock.
     """
 
     expires_at: float | None = None
     email: str | None = None
     account_id: str | None = None
     plan: str | None = None
+    issued_at: float | None = None
 
     def or_else(self, other: Claims) -> Claims:
         """Return these claims, with those of `other` where they say nothing."""
@@ -44,6 +57,7 @@ class Claims:
             email=self.email or other.email,
             account_id=self.account_id or other.account_id,
             plan=self.plan or other.plan,
+            issued_at=self.issued_at if self.issued_at is not None else other.issued_at,
         )
 
 
@@ -56,20 +70,37 @@ def read_claims(token: str) -> Claims:
         email=_text(payload.get("email")) or _text(profile.get("email")),
         account_id=_text(auth.get("chatgpt_account_id")),
         plan=_text(auth.get("chatgpt_plan_type")),
+        issued_at=_seconds(payload.get("iat")),
     )
 
 
-def refresh_due(expires_at: float | None, refreshed_at: float, now: float) -> bool:
+def refresh_due(
+    expires_at: float | None,
+    refreshed_at: float,
+    now: float,
+    *,
+    issued_at: float | None = None,
+    before_seconds: float = REFRESH_BEFORE_SECONDS,
+) -> bool:
     """Whether an access token should be refreshed at `now`, before it is refused.
+
+    A new token is left alone for half of its life, so that neither a clock of ours that is fast
+    nor a short life leads to one refresh after the other.
 
     Args:
         expires_at: its `exp`; None if that cannot be read.
         refreshed_at: when it was got, seconds since the epoch.
         now: seconds since the epoch.
+        issued_at: its `iat`; None if that cannot be read.
+        before_seconds: how long before its end.
     """
-    if expires_at is not None:
-        return expires_at - now <= REFRESH_BEFORE_SECONDS
-    return now - refreshed_at >= OLDEST_SECONDS
+    age = now - refreshed_at
+    if expires_at is None:
+        return age >= OLDEST_SECONDS
+    life = 0.0 if issued_at is None else expires_at - issued_at
+    if 0 <= age < max(YOUNGEST_SECONDS, life / 2):
+        return False
+    return expires_at - now <= before_seconds
 
 
 def _payload(token: str) -> Mapping[str, Any]:

@@ -20,6 +20,7 @@ from codexlb_cli.gateway.request_log import RequestLine, RequestLog
 from codexlb_cli.gateway.services import Services
 from codexlb_cli.gateway.sockets import Connector, Dialler
 from codexlb_cli.store.cooldowns import states_in
+from codexlb_cli.store.logins import Login
 from codexlb_cli.store.running import MemoryStore
 from codexlb_cli.store.secrets import Secret
 
@@ -32,6 +33,10 @@ class MadeUpCredentials:
     def secret(self, account: Account) -> Secret | None:
         """Return the account's key."""
         return Secret(f"made-up-{account.name}")
+
+    def login(self, name: str) -> Login | None:  # noqa: ARG002 - their keys are made up
+        """Return None: nobody signs in."""
+        return None
 
     def problem(self, account: Account) -> str | None:  # noqa: ARG002 - every account has one
         """Return None: there is no problem."""

@@ -1,1 +1,1 @@
-"""Signing in to an issuer of ChatGPT logins: in the browser, by device code, from Codex's file."""
+"""Signing in at an issuer of ChatGPT logins, in three ways, and keeping logins fresh."""

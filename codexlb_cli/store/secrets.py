@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+_VISIBLE = re.compile(r"[!-~]+")
+
 
 class Secret:
     """A key. `repr`, `str` and formatting show `***`; only `reveal` gives the text."""
@@ -29,3 +33,15 @@ class Secret:
 
     def __reduce__(self) -> str:
         raise TypeError("a secret is not pickled")
+
+
+def key_fault(text: str) -> str | None:
+    """Say what keeps a text from being a key that a header can carry; None if nothing does.
+
+    The words follow a subject such as "the key on stdin", and never show the text.
+    """
+    if not text:
+        return "is empty"
+    if _VISIBLE.fullmatch(text) is None:
+        return "cannot be sent: it has blanks, control characters or characters that are not ASCII"
+    return None

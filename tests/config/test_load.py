@@ -144,6 +144,7 @@ def test_every_key_can_be_set_by_a_variable(
         "allow": "x-a",
         "replays": "0",
         "issuer": "https://issuer.example",
+        "store": "keyring",
     }
     text = other.get(key, "true" if default is False else "7")
     settings = load(tmp_path, "", **{f"CODEXLB_{table}_{key}".upper(): text})
@@ -375,3 +376,12 @@ def test_the_demo_is_built_in() -> None:
     assert settings.origin(("accounts", "work", "base_url")).source == "demo"
     with pytest.raises(ConfigError, match=r"in the demo configuration$"):
         settings.account("lab")
+
+
+def test_where_credentials_are_kept(tmp_path: Path) -> None:
+    accounts = "[accounts.a]\n[accounts.b]\nkind = 'chatgpt'\n[accounts.c]\napi_key_env = 'C'\n"
+    for store in ("file", "keyring"):
+        settings = load(tmp_path, f"[credentials]\nstore = '{store}'\n{accounts}")
+        assert settings.credentials.store == store
+        sources = [account.credential.source for account in settings.accounts]
+        assert sources == [store, "login", "env"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from codexlb_cli.core.accounts import Account, AccountState, CredentialRef
 from codexlb_cli.inspect.pool import OfflinePool, offline_pool
+from codexlb_cli.store.logins import Login
 from codexlb_cli.store.secrets import Secret
 
 NOW = 1_780_000_000.0
@@ -29,6 +30,9 @@ class Keys:
 
     def secret(self, account: Account) -> Secret | None:
         raise AssertionError("an offline command needs no key")
+
+    def login(self, name: str) -> Login | None:
+        return None
 
     def problem(self, account: Account) -> str | None:
         if account.name not in self.missing:
