@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from itertools import count
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -130,6 +131,10 @@ class Issuer:
     def revoke(self, name: str) -> None:
         """End every sign-in of the account `name`."""
         self.grants.revoke_all(name)
+
+    def date(self) -> str:
+        """Return the `Date` header of an answer (RFC 9110 section 6.6.1)."""
+        return formatdate(self._now(), usegmt=True)
 
     def account(self, asked: Asked) -> str:
         """Return whose tokens a request is about; empty if nobody's."""

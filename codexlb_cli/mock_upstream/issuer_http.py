@@ -72,7 +72,7 @@ class IssuerExchange:
             wire.response(
                 reply.status,
                 reply.body,
-                reply.headers,
+                {"date": self._state.issuer.date()} | reply.headers,
                 content_type=reply.content_type,
                 close=not keep,
             )

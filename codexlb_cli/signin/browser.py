@@ -76,7 +76,7 @@ class BrowserSignIn:
         Raises:
             SignInRefused: the person or the issuer said no, or nobody answered in time.
             IssuerUnavailable: the issuer cannot be asked, or answers what makes no sense.
-            ConfigError: no port can be had.
+            NoPort: no port can be had.
         """
         async with CallbackServer(self._port, self._visited) as server:
             asking = Asking(self._state, self._verifier, server.redirect_uri)
@@ -112,7 +112,6 @@ class BrowserSignIn:
             raise SignInRefused(
                 f"nobody signed in within {self._seconds / 60:g} minutes",
                 reason="timeout",
-                hint="start again",
             ) from None
         finally:
             pasting.cancel()
@@ -125,7 +124,6 @@ class BrowserSignIn:
             raise SignInRefused(
                 f"the sign-in {said}: `{self._issuer.url}` says {callback.reason}",
                 reason=callback.reason,
-                hint="start again",
             )
         return await self._issuer.redeem(callback.code, asking.verifier, asking.redirect_uri)
 

@@ -46,6 +46,10 @@ _HEADERS = (
 _PHRASES = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed"}
 
 
+class NoPort(ConfigError):
+    """The browser's answer cannot be waited for: no port can be had."""
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """What the browser shows.
@@ -96,16 +100,13 @@ class CallbackServer:
         """Listen.
 
         Raises:
-            ConfigError: no port can be had.
+            NoPort: no port can be had.
         """
         try:
             self._server = await self._listen()
         except OSError as exc:
             reason = (exc.strerror or type(exc).__name__).lower()
-            raise ConfigError(
-                f"cannot listen on `{HOST}` for the browser: {reason}",
-                hint="sign in with a code instead: use --device",
-            ) from None
+            raise NoPort(f"cannot listen on `{HOST}` for the browser: {reason}") from None
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

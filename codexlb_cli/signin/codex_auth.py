@@ -25,6 +25,18 @@ _KNOWN = {"auth_mode", "OPENAI_API_KEY", "tokens", "last_refresh"}
 _KNOWN_TOKENS = {"id_token", "access_token", "refresh_token", "account_id", "oauth_provenance"}
 
 
+class NoLogin(ConfigError):
+    """The file is that of the Codex CLI, but there is no login in it.
+
+    Attributes:
+        has_key: whether there is an API key instead.
+    """
+
+    def __init__(self, message: str, *, has_key: bool = False) -> None:
+        super().__init__(message)
+        self.has_key = has_key
+
+
 @dataclass(frozen=True, slots=True)
 class CodexAuth:
     """What an `auth.json` holds.
@@ -56,10 +68,8 @@ def read_codex_auth(file: Path) -> CodexAuth:
     tokens = document.get("tokens")
     if not isinstance(tokens, dict):
         if isinstance(document.get("OPENAI_API_KEY"), str):
-            raise ConfigError(
-                f"`{file}` holds an API key and no login", hint="use --api-key-stdin for a key"
-            )
-        raise ConfigError(f"`{file}` holds no login", hint="codex login, or use --login here")
+            raise NoLogin(f"`{file}` holds an API key and no login", has_key=True)
+        raise NoLogin(f"`{file}` holds no login")
     set_aside = sorted(set(document) - _KNOWN)
     set_aside += [f"tokens.{name}" for name in sorted(set(tokens) - _KNOWN_TOKENS)]
     return CodexAuth(
@@ -89,7 +99,7 @@ def _content(file: Path) -> tuple[bytes, int]:
 def _login(document: Mapping[str, Any], tokens: Mapping[str, Any], file: Path) -> Login:
     access = _token(tokens, "access_token", file)
     if access is None:
-        raise ConfigError(f"`{file}` holds no access token", hint="codex login, or use --login")
+        raise ConfigError(f"`{file}` holds no access token")
     provenance = tokens.get("oauth_provenance")
     issuer, client_id = _provenance(provenance if isinstance(provenance, dict) else {}, file)
     login = Login(
@@ -106,7 +116,7 @@ def _login(document: Mapping[str, Any], tokens: Mapping[str, Any], file: Path) -
         return login
     named = _account_id(login.claims.account_id)
     if named is None:
-        raise ConfigError(f"`{file}` holds tokens that name no account", hint="use --login")
+        raise ConfigError(f"`{file}` holds tokens that name no account")
     return replace(login, account_id=named)
 
 

@@ -60,7 +60,6 @@ async def sign_in_by_device(
     raise SignInRefused(
         f"nobody entered the code within {seconds / 60:g} minutes",
         reason="timeout",
-        hint="start again",
     )
 
 
@@ -82,4 +81,4 @@ def _refused(issuer: IssuerClient, polled: Polled) -> SignInRefused:
             message = "the code is no longer valid"
         case _:
             message = f"`{issuer.url}` refused the sign-in: {polled.reason}"
-    return SignInRefused(message, reason=polled.reason, hint="start again")
+    return SignInRefused(message, reason=polled.reason)

@@ -5,6 +5,7 @@ Answers are bounded in size and time. What an issuer says in words is never pass
 
     SignInRequired           exit 4
     `-- SignInRefused        the person or the issuer said no, or the sign-in is over
+        `-- NoDeviceFlow     the issuer offers no sign-in by code
     UpstreamError            exit 5
     `-- IssuerUnavailable    unreachable, silent, in trouble, or it answers what makes no sense
 """
@@ -45,9 +46,13 @@ class SignInRefused(SignInRequired):
         reason: the issuer's code, such as `access_denied`; `timeout` if nobody answered.
     """
 
-    def __init__(self, message: str, *, reason: str, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
         self.reason = reason
+
+
+class NoDeviceFlow(SignInRefused):
+    """The issuer offers no sign-in by code."""
 
 
 class IssuerUnavailable(UpstreamError):
@@ -57,8 +62,8 @@ class IssuerUnavailable(UpstreamError):
         answered: whether there was an answer; else asking again may help.
     """
 
-    def __init__(self, message: str, *, answered: bool = True, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, message: str, *, answered: bool = True) -> None:
+        super().__init__(message)
         self.answered = answered
 
 
@@ -157,7 +162,7 @@ class IssuerClient:
         if 400 <= answer.status < 500 and answer.status != 429:
             reason = answer.code or f"status {answer.status}"
             message = f"{self._name} did not accept the sign-in: {reason}"
-            raise SignInRefused(message, reason=answer.code or "refused", hint="sign in again")
+            raise SignInRefused(message, reason=answer.code or "refused")
         raise self._trouble(answer)
 
     async def begin_device(self) -> DeviceCode:
@@ -171,7 +176,7 @@ class IssuerClient:
         answer = await self._post("/api/accounts/deviceauth/usercode", json=asked)
         if answer.status in (400, 401, 403, 404):
             message = f"{self._name} offers no sign-in by code"
-            raise SignInRefused(message, reason=answer.code or "no_device_flow", hint="use --login")
+            raise NoDeviceFlow(message, reason=answer.code or "no_device_flow")
         if answer.status != 200 or answer.document is None:
             raise self._trouble(answer)
         found = answer.document
@@ -240,13 +245,11 @@ class IssuerClient:
             raise IssuerUnavailable(
                 f"{self._name} did not answer within {REQUEST_SECONDS:g} s",
                 answered=False,
-                hint="try again",
             ) from None
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as exc:
             raise IssuerUnavailable(
                 f"{self._name} cannot be reached: {_network_fault(exc)}",
                 answered=False,
-                hint="check the network, and try again",
             ) from None
         self._compare_clocks(response.headers.get("date"))
         return _Answer(response.status_code, read_object(bytes(body)))
@@ -299,7 +302,7 @@ class IssuerClient:
         if answer.status == 200:
             return IssuerUnavailable(f"{self._name} did not answer with a JSON object")
         code = f" {answer.code}" if answer.code else ""
-        return IssuerUnavailable(f"{self._name} answers {answer.status}{code}", hint="try again")
+        return IssuerUnavailable(f"{self._name} answers {answer.status}{code}")
 
 
 def _network_fault(exc: Exception) -> str:
