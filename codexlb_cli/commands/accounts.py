@@ -248,7 +248,9 @@ def _warn_of_missing_keys(context: CommandContext, accounts: tuple[Account, ...]
     if first is not None:
         account, _ = first
         other = f"codexlb accounts disable {account.name}"
-        if account.credential.source == "env":
+        if account.credential.source == "login":
+            context.console.hint(f"codexlb accounts login {account.name}")
+        elif account.credential.source == "env":
             context.console.hint(f"set `{account.credential.name}`, or: {other}")
         else:
             context.console.hint(other)

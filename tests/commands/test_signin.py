@@ -187,7 +187,9 @@ def test_two_sign_ins_at_once_for_one_name(tmp_path: Path) -> None:
 def test_a_sign_in_by_code(tmp_path: Path) -> None:
     async def test(mock: MockUpstream, cli: Cli) -> None:
         args = ("accounts", "add", "work", "--device", "--base-url", mock.base_url)
-        async with signing(cli, *args, **variables(mock)) as it:
+        # Nobody listens there: proxies of the environment are not for tokens.
+        proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
+        async with signing(cli, *args, **variables(mock), **proxies) as it:
             assert await it.url() == f"{mock.issuer_url}/codex/device"
             async with browser() as http:
                 code = {"user_code": await it.user_code()}
@@ -529,3 +531,12 @@ def test_an_issuer_to_which_no_token_may_be_sent(tmp_path: Path) -> None:
     )
     assert (ran.code, ran.out) == (3, "")
     assert "`CODEXLB_SIGNIN_ISSUER` must be an https URL, or one on loopback" in ran.err
+
+
+def test_an_account_that_is_not_signed_in_says_how_to(tmp_path: Path) -> None:
+    cli = Cli(tmp_path)
+    cli.configure('[accounts.work]\nkind = "chatgpt"\n')
+    ran = cli.run("accounts", "list")
+    assert ran.code == 0
+    assert "needs_login" in ran.out
+    assert ran.err.endswith("hint: codexlb accounts login work\n")
