@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -17,7 +18,7 @@ from codexlb_cli.commands.context import CommandContext
 from codexlb_cli.commands.signin import Way as SignInWay
 from codexlb_cli.commands.signin import codex_auth_file, end_login, sign_in, signed_in
 from codexlb_cli.config.schema import ACCOUNT_NAME, AccountTable, must_at
-from codexlb_cli.errors import CodexlbError, UsageError
+from codexlb_cli.errors import CodexlbError, SignInRequired, UsageError
 from codexlb_cli.store.credentials import key_fault
 from codexlb_cli.store.secrets import Secret
 
@@ -193,6 +194,12 @@ def _borrowed(context: CommandContext, wanted: _Wanted) -> Login:
         way = Way.API_KEY_STDIN if exc.has_key else Way.LOGIN
         exc.hint = f"codexlb accounts add {wanted.name} {way}"
         raise
+    expires_at = found.login.claims.expires_at
+    if found.login.refresh_token is None and expires_at is not None and expires_at <= time.time():
+        raise SignInRequired(
+            f"the login in `{file}` is over, and has no refresh token",
+            hint=f"codexlb accounts add {wanted.name} --login",
+        )
     warn = context.console.warning
     if found.open_to_others:
         warn(f"`{file}` can be read by others; chmod 600 {file}")

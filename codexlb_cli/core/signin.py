@@ -31,6 +31,8 @@ _SHORTEST_INTERVAL_SECONDS = 0.2
 _LONGEST_INTERVAL_SECONDS = 60.0
 _CODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _VISIBLE = re.compile(r"[!-~]{1,4096}")
+_BARE_CODE = re.compile(r"[!-.0-~]{12,4096}")
+"""A code by itself: what is shorter is a word that somebody typed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ def read_pasted(text: str, state: str) -> Callback:
     query = text.partition("?")[2] if "?" in text else text
     if "?" in text or "=" in text:
         return read_callback(query.partition("#")[0], state)
-    if "/" in text or _VISIBLE.fullmatch(text) is None:
+    if _BARE_CODE.fullmatch(text) is None:
         return Callback(Answer.NONE)
     return Callback(Answer.CODE, code=text)
 

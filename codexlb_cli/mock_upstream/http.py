@@ -9,8 +9,8 @@ from urllib.parse import parse_qs
 from codexlb_cli.mock_upstream import wire
 from codexlb_cli.mock_upstream.answers import compose
 from codexlb_cli.mock_upstream.file_requests import file_segments
-from codexlb_cli.mock_upstream.issuer import is_for_issuer
 from codexlb_cli.mock_upstream.issuer_http import IssuerExchange
+from codexlb_cli.mock_upstream.issuer_requests import is_for_issuer
 from codexlb_cli.mock_upstream.outlets import JsonOutlet, SseOutlet
 from codexlb_cli.mock_upstream.recording import FileRequest
 from codexlb_cli.mock_upstream.requests import RefusedError, invalid_request, parse_request

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from itertools import count
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from codexlb_cli.mock_upstream.grants import ACCESS_SECONDS, Grant, GrantStore, Person, Tokens
 from codexlb_cli.mock_upstream.issuer_pages import approval_page, device_page, message_page
+from codexlb_cli.mock_upstream.issuer_requests import Asked
 from codexlb_cli.mock_upstream.issuer_rules import NORMAL_ISSUER, IssuerEndpoint, IssuerRule
 from codexlb_cli.mock_upstream.rules import RateLimits, RateWindow
 from codexlb_cli.mock_upstream.wire import to_json
@@ -24,7 +24,6 @@ from codexlb_cli.mock_upstream.wire import to_json
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from codexlb_cli.mock_upstream.wire import Head
 
 CLIENT_ID = "mock-client"
 DEFAULT_PERSON = "ada"
@@ -35,13 +34,6 @@ _USAGE = RateLimits(
     primary=RateWindow(used_percent=12.0, window_minutes=300),
     secondary=RateWindow(used_percent=3.0, window_minutes=10_080),
 )
-_ENDPOINTS: dict[str, IssuerEndpoint] = {
-    "/oauth/authorize": "authorize",
-    "/oauth/token": "token",
-    "/oauth/revoke": "revoke",
-    "/api/accounts/deviceauth/usercode": "usercode",
-    "/api/accounts/deviceauth/token": "device",
-}
 
 
 @dataclass(slots=True)
@@ -52,25 +44,6 @@ class IssuerReply:
     body: bytes = field(repr=False)
     content_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request to the issuer, read.
-
-    Attributes:
-        on: what it asks for; None for the page of the device flow.
-        method: `GET` or `POST`.
-        fields: of the query, the form or the JSON body; only texts.
-        form: whether the body was a form.
-        bearer: the account of the `Authorization` header; None if there is none.
-    """
-
-    on: IssuerEndpoint | None
-    method: str
-    fields: dict[str, str] = field(repr=False)
-    form: bool = False
-    bearer: str | None = None
 
 
 @dataclass(slots=True)
@@ -329,30 +302,6 @@ class Issuer:
         }
 
 
-def read_asked(head: Head, body: bytes, bearer: Callable[[], str | None]) -> Asked:
-    """Read a request to one of the issuer's paths.
-
-    Args:
-        head: the request's head.
-        body: the request's body.
-        bearer: names the account of the `Authorization` header.
-    """
-    path = head.path
-    on = "usage" if path.endswith("/wham/usage") else _ENDPOINTS.get(path)
-    kind = head.value("content-type").partition(";")[0].strip().lower()
-    form = kind == "application/x-www-form-urlencoded"
-    fields = _query(head.target.partition("?")[2])
-    fields |= _query(body.decode("latin-1")) if form else _object(body)
-    if on == "token" and fields.get("grant_type") == "refresh_token":
-        on = "refresh"
-    return Asked(on, head.method, fields, form, bearer() if on == "usage" else None)
-
-
-def is_for_issuer(path: str) -> bool:
-    """Whether a path is one of the issuer's."""
-    return path in _ENDPOINTS or path == "/codex/device" or path.endswith("/wham/usage")
-
-
 def rule_or_normal(on: IssuerEndpoint | None, rule: object) -> IssuerRule:
     """Return the rule if there is one, else the one by which the issuer behaves well."""
     return rule if isinstance(rule, IssuerRule) else NORMAL_ISSUER[on or "device"]
@@ -377,19 +326,6 @@ def _person(rule: IssuerRule) -> Person:
 def _challenge(verifier: str) -> str:
     digest = hashlib.sha256(verifier.encode()).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
-
-
-def _query(text: str) -> dict[str, str]:
-    return {name: values[0] for name, values in parse_qs(text).items()}
-
-
-def _object(body: bytes) -> dict[str, str]:
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    texts = value.items() if isinstance(value, dict) else ()
-    return {name: text for name, text in texts if isinstance(text, str)}
 
 
 def _put(kept: OrderedDict[str, Any], key: str, value: object) -> None:

@@ -6,7 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from codexlb_cli.mock_upstream import wire
-from codexlb_cli.mock_upstream.issuer import Asked, IssuerReply, read_asked
+from codexlb_cli.mock_upstream.issuer import IssuerReply
+from codexlb_cli.mock_upstream.issuer_requests import Asked, read_asked
 from codexlb_cli.mock_upstream.recording import IssuerRequest
 from codexlb_cli.mock_upstream.rules import ErrorSpec
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from codexlb_cli.mock_upstream.answers import Answer
-    from codexlb_cli.mock_upstream.issuer import Asked
+    from codexlb_cli.mock_upstream.issuer_requests import Asked
     from codexlb_cli.mock_upstream.issuer_rules import IssuerRule
     from codexlb_cli.mock_upstream.recording import Handshake, Recording
     from codexlb_cli.mock_upstream.requests import TurnRequest

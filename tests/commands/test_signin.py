@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from codexlb_cli.mock_upstream.grants import GrantStore, Person
 from codexlb_cli.mock_upstream.issuer_rules import IssuerRule
 from codexlb_cli.mock_upstream.rules import ErrorSpec
 from codexlb_cli.mock_upstream.script import Script
@@ -420,6 +421,38 @@ def test_the_login_of_codex(tmp_path: Path) -> None:
         assert mock.issuer_requests == []
 
     play(test, tmp_path)
+
+
+def test_a_login_of_codex_that_is_over(tmp_path: Path) -> None:
+    cli, store = Cli(tmp_path), GrantStore("t")
+    grant = store.grant(Person("ada"), CLIENT_ID)
+    over = store.issue(grant, issuer="mock", now=0.0, expires_in=1, without=("refresh_token",))
+    file = auth_json(tmp_path, over)
+    ran = cli.run("accounts", "add", "work", "--codex-auth", str(file))
+    assert ran == (
+        4,
+        "",
+        (
+            f"error: the login in `{file}` is over, and has no refresh token\n\n"
+            "hint: codexlb accounts add work --login\n"
+        ),
+    )
+    assert nothing_is_kept(cli)
+
+
+def test_a_file_of_codex_without_a_login(tmp_path: Path) -> None:
+    cli, file = Cli(tmp_path), tmp_path / "auth.json"
+    file.write_text('{"OPENAI_API_KEY": "sk-test-LEAK"}')
+    ran = cli.run("accounts", "add", "work", "--codex-auth", str(file))
+    assert ran == (
+        3,
+        "",
+        (
+            f"error: `{file}` holds an API key and no login\n\n"
+            "hint: codexlb accounts add work --api-key-stdin\n"
+        ),
+    )
+    assert nothing_is_kept(cli)
 
 
 def test_remove_ends_the_login(tmp_path: Path) -> None:

@@ -101,6 +101,8 @@ def test_what_a_callback_says(query: str, callback: Callback) -> None:
         ),
         (REDIRECT, Callback(Answer.NONE)),
         ("yes please", Callback(Answer.NONE)),
+        ("yes", Callback(Answer.NONE)),
+        ("~/code/of/something", Callback(Answer.NONE)),
         ("", Callback(Answer.NONE)),
         ("\x1b[31m", Callback(Answer.NONE)),
     ],

@@ -56,7 +56,7 @@ def test_what_was_pasted_ends_the_waiting() -> None:
             begin(person, httpx2.Response(200, json=tokens())).run()
         )
         person.typed.put_nowait("")
-        person.typed.put_nowait("ac_code")
+        person.typed.put_nowait("ac_0123456789")
         login = await running
         assert login.account_id == "acct-ada"
 
@@ -89,7 +89,7 @@ def test_two_sign_ins_differ() -> None:
 
     async def main() -> None:
         for draws, person in zip((b"\1", b"\2"), people, strict=True):
-            person.typed.put_nowait("code")
+            person.typed.put_nowait("ac_0123456789")
             await begin(person, httpx2.Response(200, json=tokens()), draws).run()
 
     virtually(main)
