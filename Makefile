@@ -8,7 +8,7 @@ CODEX = .codex-cli
 CODEX_VERSION = 0.169.0
 FILES = codexlb_cli tests tools
 
-.PHONY: demo test test-faults test-codex test-clients docs check lint types imports format clean help
+.PHONY: demo test test-faults test-codex test-clients test-browser docs check lint types imports format clean help
 
 help:
 	@echo "make demo     a mock upstream and the gateway, with three demo accounts"
@@ -17,6 +17,7 @@ help:
 	@echo "make check    the tests, lint, types and import contracts: all of CI"
 	@echo "make test-codex    the real Codex CLI, from npm, against the gateway"
 	@echo "make test-clients  openai-python, over HTTP, in an environment of its own"
+	@echo "make test-browser  sign-in with a headless Chromium"
 	@echo "make docs     writes the generated parts of docs/ anew"
 	@echo "make format   formats the code"
 	@echo "make clean    removes the environment"
@@ -36,6 +37,9 @@ test-codex: $(VENV)/.ready-dev $(CODEX)/$(CODEX_VERSION)
 
 test-clients: $(CLIENTS_VENV)/.ready
 	@$(CLIENTS_VENV)/bin/python -m pytest -q -n 2 tests/clients/test_openai_python.py $(ARGS)
+
+test-browser: $(VENV)/.ready-dev
+	@TEST_BROWSER=1 $(BIN)/python -m pytest -q tests/clients/test_browser.py $(ARGS)
 
 check: test lint types imports
 

@@ -125,6 +125,10 @@ class Console:
         if not self.quiet:
             self._say(text)
 
+    def ask(self, text: str) -> None:
+        """Write to stderr what a person has to do now, even when quiet."""
+        self._say(text)
+
     def warning(self, text: str) -> None:
         """Write `warning: ...` to stderr, unless quiet."""
         if not self.quiet:

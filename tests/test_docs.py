@@ -38,6 +38,7 @@ TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text("utf-8") for page in 
 README = TEXTS["README.md"]
 SHOWN_CONFIG_FILE = "~/.config/codexlb/config.toml"
 ENDPOINTS = {"v1", "backend-api", "responses", "models", "healthz", "readyz", "_mock", "_codexlb"}
+ENDPOINTS |= {"oauth", "codex", "api", "wham"}  # of the mock's issuer
 
 
 def _tool() -> ModuleType:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import getpass
-import sys
 import time
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
-from pydantic import ValidationError
 
+from codexlb_cli.commands import adding, signin
 from codexlb_cli.commands.account_limits import (
     limit_facts,
     limits_document,
     limits_table,
     turns_table,
 )
-from codexlb_cli.commands.context import CommandContext, JsonFlag
+from codexlb_cli.commands.context import CommandContext, JsonFlag, Name
 from codexlb_cli.commands.live import live_accounts
 from codexlb_cli.commands.offline import known_states
-from codexlb_cli.config.schema import ACCOUNT_NAME, AccountTable, must_at
 from codexlb_cli.console import duration, iso_utc, table
 from codexlb_cli.core.accounts import (
     FRESH,
@@ -30,15 +27,9 @@ from codexlb_cli.core.accounts import (
     standing,
     transport_in_force,
 )
-from codexlb_cli.errors import CodexlbError, UsageError
-from codexlb_cli.store.credentials import CredentialSource, key_fault
-from codexlb_cli.store.secrets import Secret
+from codexlb_cli.store.credentials import CredentialSource
 
 app = typer.Typer(help="List and change the accounts.")
-
-_LONGEST_KEY = 65_536
-
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of the account.")]
 
 
 @app.command("list")
@@ -107,42 +98,8 @@ def show(ctx: typer.Context, name: Name, as_json: JsonFlag = False) -> None:
     _warn_of_missing_keys(context, (account,))
 
 
-@app.command()
-def add(
-    ctx: typer.Context,
-    name: Name,
-    *,
-    api_key_env: Annotated[
-        str | None,
-        typer.Option(metavar="VAR", help="The environment variable that holds the key."),
-    ] = None,
-    api_key_stdin: Annotated[
-        bool, typer.Option("--api-key-stdin", help="Read the key from stdin and store it.")
-    ] = False,
-    base_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="The upstream, if it is not OpenAI's own.")
-    ] = None,
-) -> None:
-    """Add an account to config.toml."""
-    from codexlb_cli.config.edit import add_account, refuse_taken
-
-    context = CommandContext.of(ctx)
-    table_ = _new_table(name, api_key_env, api_key_stdin=api_key_stdin, base_url=base_url)
-    file = context.config_file
-    refuse_taken(name, [account.name for account in context.load().accounts], file)
-    credentials = context.stored_credentials
-    if api_key_stdin:
-        credentials.store(name, _key_from_stdin(name))
-    try:
-        add_account(file, context.places.state_folder, name, table_)
-    except CodexlbError:
-        if api_key_stdin:
-            credentials.forget(name)
-        raise
-    context.console.note(f"added `{name}` to {file}")
-    account = context.load().account(name)
-    if (problem := credentials.problem(account)) is not None:
-        context.console.warning(f"{problem}; the shell that runs `codexlb serve` needs it")
+app.command()(adding.add)
+app.command()(signin.login)
 
 
 @app.command()
@@ -176,19 +133,24 @@ def remove(
         bool, typer.Option("--delete", help="Also delete the comments in its table.")
     ] = False,
 ) -> None:
-    """Delete an account from config.toml, and its stored key."""
+    """Delete an account from config.toml, and its stored key or login."""
     from codexlb_cli.config.edit import remove_account
     from codexlb_cli.store.cooldowns import read_states, reset_account
 
     context = CommandContext.of(ctx)
     file, state_folder = context.config_file, context.places.state_folder
     context.settings.account(name)
-    context.stored_credentials.check()  # before anything is changed
+    credentials = context.stored_credentials
+    credentials.check()  # before anything is changed
+    login = credentials.login(name)
     remove_account(file, state_folder, name, with_comments=delete)
-    stored = context.stored_credentials.forget(name)
+    stored = credentials.forget(name)
     if name in read_states(state_folder):
         reset_account(state_folder, name, time.time())
-    context.console.note(f"removed `{name}` from {file}{', and its stored key' if stored else ''}")
+    what = "login" if login is not None else "key"
+    context.console.note(f"removed `{name}` from {file}{f', and its stored {what}' * stored}")
+    if login is not None:
+        signin.end_login(context, name, login)
 
 
 def account_document(
@@ -296,50 +258,12 @@ def _warn_of_missing_keys(context: CommandContext, accounts: tuple[Account, ...]
     if first is not None:
         account, _ = first
         other = f"codexlb accounts disable {account.name}"
-        if account.credential.source == "env":
+        if account.credential.source == "login":
+            context.console.hint(f"codexlb accounts login {account.name}")
+        elif account.credential.source == "env":
             context.console.hint(f"set `{account.credential.name}`, or: {other}")
         else:
             context.console.hint(other)
-
-
-def _new_table(
-    name: str, api_key_env: str | None, *, api_key_stdin: bool, base_url: str | None
-) -> dict[str, str]:
-    """Return the table of a new account.
-
-    Raises:
-        UsageError: an option is missing, contradicts another, or has a value out of range.
-    """
-    if ACCOUNT_NAME.fullmatch(name) is None:
-        must = must_at(("accounts", name, "[key]"))
-        raise UsageError(f"the name of an account must be {must.be}")
-    if (api_key_env is None) is not api_key_stdin:
-        raise UsageError("give either `--api-key-env VAR` or `--api-key-stdin`")
-    given = {"kind": "api_key", "api_key_env": api_key_env, "base_url": base_url}
-    new = {key: value for key, value in given.items() if value is not None}
-    try:
-        AccountTable.model_validate(new)
-    except ValidationError as exc:
-        key = str(exc.errors(include_url=False, include_context=False)[0]["loc"][0])
-        option = "--" + key.replace("_", "-")
-        raise UsageError(f"`{option}` must be {must_at(('accounts', name, key)).be}") from None
-    return new
-
-
-def _key_from_stdin(name: str) -> Secret:
-    """Read a key; from a terminal without showing it."""
-    if sys.stdin is None:
-        text = ""
-    elif sys.stdin.isatty():
-        text = getpass.getpass(f"Key for {name}: ").strip()
-    else:
-        content = sys.stdin.buffer.read(_LONGEST_KEY + 1)
-        if len(content) > _LONGEST_KEY:
-            raise UsageError(f"the key on stdin is longer than {_LONGEST_KEY} bytes")
-        text = content.decode("utf-8", "replace").strip()
-    if fault := key_fault(text):
-        raise UsageError(f"the key on stdin {fault}")
-    return Secret(text)
 
 
 def _set_enabled(context: CommandContext, name: str, *, enabled: bool) -> None:

@@ -20,6 +20,7 @@ from codexlb_cli.console import Console
 from codexlb_cli.errors import ConfigError, UsageError
 from codexlb_cli.store.credentials import Credentials, CredentialSource, DemoCredentials
 
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of the account.")]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 

@@ -114,6 +114,7 @@ A mock of the Responses upstream. Nothing leaves this computer.
   websocket  {upstream.websocket_base_url}
   accounts   every API key is one: demo-key-NAME is NAME, others account-1, account-2, ...
   scenario   {escape(str(scenario)) if scenario else "none"}
+  issuer     {root}
   recording  {root}/_mock/recording
 
   MODELS, instead of a scenario

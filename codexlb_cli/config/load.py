@@ -51,6 +51,7 @@ class Settings:
     reconnect: schema.ReconnectTable
     affinity: schema.AffinityTable
     selection: schema.SelectionTable
+    signin: schema.SigninTable
     accounts: tuple[Account, ...]
     usage: schema.UsageTable = field(default_factory=schema.UsageTable)
     prices: Mapping[str, schema.PriceTable] = field(default_factory=dict)
@@ -192,6 +193,7 @@ def _settings(
         reconnect=document.reconnect,
         affinity=document.affinity,
         selection=document.selection,
+        signin=document.signin,
         credentials=document.credentials,
         accounts=accounts,
         usage=document.usage,

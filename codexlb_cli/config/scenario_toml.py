@@ -1,6 +1,7 @@
 """What the readers of a scenario file share: the file, its tables, and how errors speak of them.
 
-The mock upstream reads `[[upstream]]`, the player all else; what a key means is their business.
+The mock upstream reads `[[upstream]]` and `[[issuer]]`, the player all else; what a key means is
+their business.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from codexlb_cli.errors import ConfigError
 
-KEYS = ("title", "config", "account", "upstream", "request", "restart")
+KEYS = ("title", "config", "account", "upstream", "issuer", "request", "restart")
 """What may stand at the top of a scenario file."""
 
 SEE = "see docs/scenarios.md"

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from codexlb_cli.core.accounts import AccountKind, TransportChoice
 from codexlb_cli.core.policies import DEFAULT_POLICY, POLICIES, PolicyName
+from codexlb_cli.core.signin import CALLBACK_PORT, CLIENT_ID, ISSUER, ISSUER_MUST_BE, is_issuer
 
 ACCOUNT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -75,6 +76,12 @@ def _base_url(url: str) -> str:
         raise ValueError("has another scheme")
     if _HOST.fullmatch(parts.hostname or "") is None or parts.port == 0:
         raise ValueError("has no usable host or port")
+    return url
+
+
+def _issuer(url: str) -> str:
+    if not is_issuer(url):
+        raise ValueError("tokens must not be sent there")
     return url
 
 
@@ -169,6 +176,7 @@ ModelPatterns = Annotated[
     Field(strict=False),
     Must("an array of models, or patterns such as `gpt-5*`", takes=list),
 ]
+IssuerUrl = Annotated[str, AfterValidator(_issuer), Must(ISSUER_MUST_BE, echo=False)]
 VariableName = Annotated[
     str,
     _matching(VARIABLE_NAME),
@@ -302,6 +310,14 @@ class SelectionTable(Table):
     ] = DEFAULT_POLICY
 
 
+class SigninTable(Table):
+    """Where `accounts add` and `accounts login` sign people in."""
+
+    issuer: IssuerUrl = ISSUER
+    client_id: HeaderWord = CLIENT_ID
+    callback_port: Port = CALLBACK_PORT
+
+
 class CredentialsTable(Table):
     """Where the keys and logins of the accounts are kept."""
 
@@ -341,6 +357,7 @@ class Document(Table):
         Must('tables such as `[prices."gpt-5.5"]`', echo=False, takes=dict),
     ] = Field(default_factory=dict)
     selection: SelectionTable = SelectionTable()
+    signin: SigninTable = SigninTable()
     credentials: CredentialsTable = CredentialsTable()
     accounts: Annotated[
         dict[AccountName, AccountTable],
@@ -382,6 +399,7 @@ _TABLES: dict[str, type[Table]] = {
     "affinity": AffinityTable,
     "usage": UsageTable,
     "selection": SelectionTable,
+    "signin": SigninTable,
     "credentials": CredentialsTable,
 }
 

@@ -237,6 +237,7 @@ class Scenario:
             reconnect=config.reconnect,
             affinity=config.affinity,
             selection=config.selection,
+            signin=config.signin,
             accounts=tuple(
                 Account(
                     table.name,

@@ -1,4 +1,4 @@
-"""One HTTP exchange: a turn, the models, files, the recording, or an error envelope."""
+"""One HTTP exchange: a turn, the models, files, the issuer, the recording, or an error."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from urllib.parse import parse_qs
 from codexlb_cli.mock_upstream import wire
 from codexlb_cli.mock_upstream.answers import compose
 from codexlb_cli.mock_upstream.file_requests import file_segments
+from codexlb_cli.mock_upstream.issuer_http import IssuerExchange
+from codexlb_cli.mock_upstream.issuer_requests import is_for_issuer
 from codexlb_cli.mock_upstream.outlets import JsonOutlet, SseOutlet
 from codexlb_cli.mock_upstream.recording import FileRequest
 from codexlb_cli.mock_upstream.requests import RefusedError, invalid_request, parse_request
@@ -71,6 +73,9 @@ class HttpExchange:
         body = await self._incoming.body(head)
         if body is None:
             return False
+        if is_for_issuer(head.path):
+            exchange = IssuerExchange(self._state, head, self._incoming, self._writer, self._socket)
+            return await exchange.serve(body)
         if head.method == "GET" and head.path == "/_mock/recording":
             return await self._answer(200, self._state.recording.document())
         account = self._identify(head)

@@ -100,6 +100,30 @@ class FileRequest:
     received: int | None = None
 
 
+@dataclass(slots=True)
+class IssuerRequest:
+    """A request to the issuer.
+
+    Attributes:
+        endpoint: `authorize`, `token`, `refresh`, `usercode`, `device`, `revoke` or `usage`; None
+            for the page of the device flow.
+        account: whose tokens it was about; empty if nobody's.
+        target: the path with its query. Holds a `state`.
+        headers: every header line, in order, exactly as sent, decoded as Latin-1.
+        body: the body, decoded as Latin-1. Holds codes and tokens.
+        status: what was answered; None if nothing was (yet).
+    """
+
+    socket: int
+    endpoint: str | None
+    account: str
+    method: str
+    target: str = field(repr=False)
+    headers: list[tuple[str, str]] = field(repr=False)
+    body: str = field(repr=False)
+    status: int | None = None
+
+
 class _OnSocket(Protocol):
     @property
     def socket(self) -> int: ...
@@ -112,8 +136,8 @@ class Recording:
     """Everything received, oldest first.
 
     Args:
-        keep: how many handshakes, frames, turns and file requests are kept each; the oldest go
-            first. The frames' text is bounded too, by 256 MiB.
+        keep: how many handshakes, frames, turns, file requests and requests to the issuer are kept
+            each; the oldest go first. The frames' text is bounded too, by 256 MiB.
         on_turn: called with each turn when it has ended.
         clock: the monotonic clock of the records, in seconds.
     """
@@ -129,6 +153,7 @@ class Recording:
         self.frames: list[Frame] = []
         self.turns: list[Turn] = []
         self.file_requests: list[FileRequest] = []
+        self.issuer_requests: list[IssuerRequest] = []
         self.overlaps = 0
         self._keep = keep
         self._clock = clock
@@ -152,6 +177,10 @@ class Recording:
     def file_request(self, request: FileRequest) -> None:
         """Record a request for files, before its body has come."""
         self._append(self.file_requests, request)
+
+    def issuer_request(self, request: IssuerRequest) -> None:
+        """Record a request to the issuer, before it is answered."""
+        self._append(self.issuer_requests, request)
 
     def begin(
         self, *, socket: int, account: str, transport: Transport, model: str, warm_up: bool
@@ -239,6 +268,18 @@ class Recording:
                     "received": request.received,
                 }
                 for request in self.file_requests
+            ],
+            "issuer_requests": [
+                {
+                    "socket": request.socket,
+                    "endpoint": request.endpoint,
+                    "account": request.account,
+                    "method": request.method,
+                    "path": request.target.partition("?")[0],
+                    "headers": _masked_headers(request.headers, request.account),
+                    "status": request.status,
+                }
+                for request in self.issuer_requests
             ],
             "overlaps": self.overlaps,
         }

@@ -1,4 +1,4 @@
-"""The `[[upstream]]` tables of a scenario file: TOML -> a script, or an error that says where."""
+"""What a scenario file says of the upstream and its issuer: TOML -> a script, or an error."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from codexlb_cli.config.scenario_toml import (
     validated,
 )
 from codexlb_cli.errors import ConfigError
+from codexlb_cli.mock_upstream.issuer_rules import IssuerRule
 from codexlb_cli.mock_upstream.rules import HandshakeRule, TurnRule
 from codexlb_cli.mock_upstream.script import Script
 
@@ -44,8 +45,9 @@ def parse_scenario(text: str, name: str) -> Script:
     """
     document = parse_toml(text, name)
     accounts = _accounts(document)
-    rules = (_rule(table, where, accounts) for table, where in numbered(document, "upstream", name))
-    return Script(tuple(rules))
+    rules = [_rule(table, where, accounts) for table, where in numbered(document, "upstream", name)]
+    tables = numbered(document, "issuer", name)
+    return Script((*rules, *(validated(IssuerRule, table, where) for table, where in tables)))
 
 
 def _accounts(document: Mapping[str, Any]) -> list[str]:

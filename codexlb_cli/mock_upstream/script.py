@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from codexlb_cli.mock_upstream.issuer_rules import IssuerEndpoint, IssuerRule
 from codexlb_cli.mock_upstream.rules import ErrorSpec, FailedSpec, HandshakeRule, TurnRule
 
 if TYPE_CHECKING:
@@ -40,11 +41,14 @@ _SHORTCUT_RULES: dict[str, TurnRule] = {
 _CLOSE_SHORTCUT = re.compile(r"mock-close-([1-4][0-9]{3})")
 
 
+AnyRule = HandshakeRule | TurnRule | IssuerRule
+
+
 @dataclass(frozen=True, slots=True)
 class Script:
     """The rules of one upstream, in order; the first that matches and is due wins."""
 
-    rules: tuple[HandshakeRule | TurnRule, ...] = ()
+    rules: tuple[AnyRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +56,12 @@ class Occasion:
     """Something a rule may act on.
 
     Attributes:
-        on: a WebSocket upgrade, a turn, or a warm-up (`generate: false`).
-        account: who is asking.
-        model: the turn's model; empty for a handshake.
+        on: a WebSocket upgrade, a turn, a warm-up (`generate: false`), or an issuer's endpoint.
+        account: who is asking; empty if that is not known.
+        model: the turn's model; empty for what is no turn.
     """
 
-    on: Literal["handshake", "turn", "warmup"]
+    on: Literal["handshake", "turn", "warmup"] | IssuerEndpoint
     account: str
     model: str = ""
 
@@ -71,7 +75,7 @@ class Decision:
         counted: the keys whose count the caller raises by one.
     """
 
-    rule: HandshakeRule | TurnRule | None
+    rule: AnyRule | None
     counted: tuple[str, ...]
 
 
@@ -111,7 +115,7 @@ def shortcut(model: str) -> TurnRule | None:
     return _SHORTCUT_RULES.get(model)
 
 
-def _matches(rule: HandshakeRule | TurnRule, occasion: Occasion) -> bool:
+def _matches(rule: AnyRule, occasion: Occasion) -> bool:
     if rule.on != occasion.on or rule.account not in {None, occasion.account}:
         return False
-    return isinstance(rule, HandshakeRule) or rule.model in {None, occasion.model}
+    return not isinstance(rule, TurnRule) or rule.model in {None, occasion.model}

@@ -28,13 +28,13 @@ _LINGER_SECONDS = 1.0
 
 
 class MockUpstream(Upstream):
-    """A mock upstream; an async context manager that listens while entered.
+    """A mock upstream with an issuer; an async context manager that listens while entered.
 
     Args:
         script: what goes wrong, and how turns look; see `docs/scenarios.md`.
         accounts: the API key of each account, by name; other keys are refused. None accepts every
             key: `demo-key-NAME` is account NAME, others are `account-1`, `account-2`, … in order
-            of appearance.
+            of appearance. The access tokens of its own issuer are accepted in any case.
         strict: close with 1011 before `response.created` on sockets whose upgrade carried
             headers of an HTTP request.
         host: the address to listen on.
@@ -89,6 +89,11 @@ class MockUpstream(Upstream):
     def base_url(self) -> str:
         """`http://127.0.0.1:PORT/v1`."""
         return f"http://{self._host}:{self._port}/v1"
+
+    @property
+    def issuer_url(self) -> str:
+        """`http://127.0.0.1:PORT`."""
+        return f"http://{self._host}:{self._port}"
 
     @property
     def websocket_base_url(self) -> str:

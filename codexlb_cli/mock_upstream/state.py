@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from codexlb_cli.config.schema import ACCOUNT_NAME
 from codexlb_cli.mock_upstream.file_requests import FileRequests
 from codexlb_cli.mock_upstream.files import FileStore, StoredFile
+from codexlb_cli.mock_upstream.issuer import Issuer, rule_or_normal
 from codexlb_cli.mock_upstream.memory import StoredResponses
 from codexlb_cli.mock_upstream.requests import RefusedError, invalid_request
 from codexlb_cli.mock_upstream.rules import (
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from codexlb_cli.mock_upstream.answers import Answer
+    from codexlb_cli.mock_upstream.issuer_requests import Asked
+    from codexlb_cli.mock_upstream.issuer_rules import IssuerRule
     from codexlb_cli.mock_upstream.recording import Handshake, Recording
     from codexlb_cli.mock_upstream.requests import TurnRequest
-    from codexlb_cli.mock_upstream.script import Script
+    from codexlb_cli.mock_upstream.script import AnyRule, Script
     from codexlb_cli.mock_upstream.wire import Head
 
 INVALID_API_KEY = ErrorSpec(
@@ -72,6 +75,7 @@ class UpstreamState:
         self.clock = clock
         self.sleep = sleep
         self.stored = StoredResponses()
+        self.issuer = Issuer(run, wall_clock)
         self._files = FileStore(run)
         self._takes_files = takes_files
         self._wall_clock = wall_clock
@@ -104,9 +108,11 @@ class UpstreamState:
         return FileRequests(self._files, account, int(self._wall_clock()))
 
     def identify(self, head: Head) -> str | None:
-        """Return the account whose key a request carries; None if it is nobody's."""
+        """Return the account whose key or access token a request carries; None if nobody's."""
         scheme, _, key = head.value("authorization").partition(" ")
         key = key.strip() if scheme.lower() == "bearer" else ""
+        if self.issuer.grants.knows(key):
+            return self.issuer.grants.account(key, self._wall_clock())
         if not self._open:
             return self._names.get(key)
         if key not in self._names and len(self._names) < _MOST_IDENTITIES:
@@ -136,6 +142,12 @@ class UpstreamState:
         rule = self._decide(Occasion(on, account, request.model))
         return rule if isinstance(rule, TurnRule) else NORMAL_TURN
 
+    def issuer_rule(self, asked: Asked) -> IssuerRule:
+        """Decide what happens to a request to the issuer, and count it."""
+        on = asked.on
+        occasion = on and Occasion(on, self.issuer.account(asked))
+        return rule_or_normal(on, occasion and self._decide(occasion))
+
     def check(self, account: str, request: TurnRequest, latest: str | None) -> None:
         """Check what a turn refers to; `latest` is the response that its socket remembers, if any.
 
@@ -164,7 +176,7 @@ class UpstreamState:
         taken = set(self._names.values())
         return next(name for n in self._numbers if (name := f"account-{n}") not in taken)
 
-    def _decide(self, occasion: Occasion) -> HandshakeRule | TurnRule | None:
+    def _decide(self, occasion: Occasion) -> AnyRule | None:
         decision = decide(self._script, occasion, self._seen)
         for key in decision.counted:
             self._seen[key] = self._seen.get(key, 0) + 1

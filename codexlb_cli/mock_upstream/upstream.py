@@ -8,6 +8,7 @@ from codexlb_cli.mock_upstream.recording import (
     FileRequest,
     Frame,
     Handshake,
+    IssuerRequest,
     Recording,
     Turn,
 )
@@ -16,6 +17,8 @@ from codexlb_cli.mock_upstream.state import UpstreamState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
+
+    from codexlb_cli.mock_upstream.issuer import Issuer
 
 
 class Upstream:
@@ -67,6 +70,16 @@ class Upstream:
     def file_requests(self) -> list[FileRequest]:
         """The requests for files and uploads, oldest first."""
         return self._recording.file_requests
+
+    @property
+    def issuer_requests(self) -> list[IssuerRequest]:
+        """The requests to the issuer, oldest first."""
+        return self._recording.issuer_requests
+
+    @property
+    def issuer(self) -> Issuer:
+        """What signs people in here."""
+        return self._state.issuer
 
     def keep_file(self, account: str, name: str) -> None:
         """Give an account a file of this id, as if it had been uploaded by another way."""

@@ -1,1 +1,1 @@
-"""Signing in at an issuer, and keeping logins fresh."""
+"""Signing in at an issuer of ChatGPT logins, in three ways, and keeping logins fresh."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from codexlb_cli.core import signin
 from codexlb_cli.core.tokens import (
     NEEDED_BEFORE_SECONDS,
     REFRESH_BEFORE_SECONDS,
@@ -16,11 +17,11 @@ from codexlb_cli.core.tokens import (
 )
 from codexlb_cli.store.secrets import Secret, key_fault
 
-ISSUER = "https://auth.openai.com"
-CLIENT_ID = "app_EMoamEEZ73f0CkXaXp7hrann"
+ISSUER = signin.ISSUER
+CLIENT_ID = signin.CLIENT_ID
 
 _TEXTS = ("access_token", "refresh_token", "id_token", "account_id", "issuer", "client_id")
-LOGIN_MEMBERS = frozenset({*_TEXTS, "refreshed_at"})
+LOGIN_MEMBERS = frozenset({*_TEXTS, "refreshed_at", "shared"})
 """What a stored login consists of; whatever else stands beside it stays as it is."""
 
 
@@ -36,6 +37,7 @@ class Login:
         refreshed_at: when the access token was got, seconds since the epoch.
         issuer: who gave them and refreshes them.
         client_id: the client that they were given to.
+        shared: whether another program holds the same tokens, so that they are not ours to end.
         claims: what the tokens say: the access token about its expiry, both about the person.
     """
 
@@ -46,6 +48,7 @@ class Login:
     refreshed_at: float = 0.0
     issuer: str = ISSUER
     client_id: str = CLIENT_ID
+    shared: bool = False
     claims: Claims = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -111,6 +114,7 @@ def login_document(login: Login) -> dict[str, Any]:
         "refreshed_at": login.refreshed_at,
         "issuer": login.issuer,
         "client_id": login.client_id,
+        "shared": login.shared or None,
     }
     return {key: value for key, value in members.items() if value is not None}
 
@@ -138,4 +142,5 @@ def read_login(document: Mapping[str, Any]) -> Login:
         refreshed_at=float(document.get("refreshed_at", 0.0)),
         issuer=document.get("issuer") or ISSUER,
         client_id=document.get("client_id") or CLIENT_ID,
+        shared=document.get("shared") is True,
     )

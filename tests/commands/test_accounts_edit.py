@@ -16,6 +16,10 @@ from tests.support.cli import Cli
 
 KEY = b"sk-test-LEAK\n"
 NAME_RULE = "a-z, 0-9, `-` and `_`, a letter or digit first, 32 characters at most"
+WAYS = (
+    "give one of `--login`, `--device`, `--codex-auth FILE`, `--api-key-env VAR` and "
+    "`--api-key-stdin`"
+)
 URL_RULE = "an http, https, ws or wss URL with a host, and without a user, query or fragment"
 
 
@@ -86,10 +90,14 @@ def test_a_key_on_stdin_that_is_none(cli: Cli, key: bytes, message: str) -> None
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["work"], "give either `--api-key-env VAR` or `--api-key-stdin`"),
+        ([], "missing argument `NAME`\n\nhint: codexlb accounts add --help"),
+        (["--login"], "missing argument `NAME`\n\nhint: codexlb accounts add --help"),
+        (["work"], WAYS),
+        (["work", "--login", "--device"], WAYS),
+        (["Work", "--login"], f"the name of an account must be {NAME_RULE}"),
         (
             ["work", "--api-key-env", "A", "--api-key-stdin"],
-            "give either `--api-key-env VAR` or `--api-key-stdin`",
+            WAYS,
         ),
         (["Work", "--api-key-env", "A"], f"the name of an account must be {NAME_RULE}"),
         (["-_", "--api-key-env", "A"], None),

@@ -39,6 +39,7 @@ def test_it_says_nothing_but_the_defaults(tmp_path: Path) -> None:
         "affinity",
         "usage",
         "selection",
+        "signin",
     ):
         assert getattr(example, name) == getattr(defaults, name)
     assert example.accounts == defaults.accounts == ()

@@ -145,6 +145,7 @@ def test_every_key_can_be_set_by_a_variable(
         "replays": "0",
         "prices_as_of": "2026-02-06",
         "policy": "first",
+        "issuer": "https://issuer.example",
         "store": "keyring",
     }
     text = other.get(key, "true" if default is False else "7")

@@ -102,7 +102,8 @@ def test_the_recording_shows_no_key() -> None:
         assert "sk-test-LEAK" not in answer.text
         document = answer.json()
         assert set(document) == {
-            "schema", "handshakes", "frames", "turns", "file_requests", "overlaps",
+            "schema", "handshakes", "frames", "turns", "file_requests",
+            "issuer_requests", "overlaps",
         }  # fmt: skip
         assert ["Authorization", "Bearer <work>"] in document["handshakes"][0]["headers"]
         assert document["turns"][0]["outcome"] == "response.completed"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from codexlb_cli.errors import ConfigError
+from codexlb_cli.mock_upstream.issuer_rules import IssuerRule
 from codexlb_cli.mock_upstream.rules import ErrorSpec, HandshakeRule, RateLimits, TurnRule
 from codexlb_cli.mock_upstream.scenario import load_scenario, parse_scenario
 from codexlb_cli.mock_upstream.script import SHORTCUTS
@@ -144,6 +145,6 @@ def test_the_documentation_shows_valid_scenarios() -> None:
 
 
 def test_the_documentation_names_every_key_and_every_shortcut() -> None:
-    keys = {*HandshakeRule.model_fields, *TurnRule.model_fields}
+    keys = {*HandshakeRule.model_fields, *TurnRule.model_fields, *IssuerRule.model_fields}
     keys |= {*ErrorSpec.model_fields, *RateLimits.model_fields, *SHORTCUTS}
     assert {key for key in keys if f"`{key}`" not in DOCS} == set()
