@@ -60,7 +60,7 @@ def passed_on(failure: Failure) -> tuple[int, list[Header], dict[str, object]]:
 
 
 def terminal_event(
-    error: Mapping[str, object], last: Mapping[str, object], *, codex: bool, passed_on: bool = False
+    error: Mapping[str, object], last: Mapping[str, object], *, codex: bool, final: bool = False
 ) -> tuple[str, str]:
     """Return type and JSON of the one terminal event that ends a broken SSE stream.
 
@@ -69,13 +69,13 @@ def terminal_event(
         last: the last event that was sent: its sequence number and response id are carried on.
         codex: whether the client is Codex, which ignores `error` events over SSE but retries
             after `response.failed`; all others raise on the superset form.
-        passed_on: whether it is the upstream's own error, whose code Codex knows what to do with;
-            an error of ours gets a code that Codex retries.
+        final: whether it is the upstream's word about the request itself: Codex is told its code;
+            everything else gets a code that Codex retries.
     """
     last_number = last.get("sequence_number")
     number = last_number + 1 if isinstance(last_number, int) else 0
     if codex:
-        code = (passed_on and error.get("code")) or CODEX_RETRIED_CODE
+        code = (final and error.get("code")) or CODEX_RETRIED_CODE
         event: dict[str, object] = {
             "type": "response.failed",
             "sequence_number": number,

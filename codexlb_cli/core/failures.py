@@ -312,6 +312,12 @@ def refusal(frame: Mapping[str, object], now: float, *, answer: bool = False) ->
     )
 
 
+def is_final(frame: Mapping[str, object]) -> bool:
+    """Whether an error event is about the request itself, so that trying again cannot mend it."""
+    failure = refusal(frame, 0.0)
+    return failure.code is not None and failure.row.fault is Fault.REQUEST
+
+
 def _row(
     status: int | None, names: tuple[str | None, ...], *, handshake: bool, answer: bool
 ) -> ErrorRow:

@@ -21,7 +21,7 @@ from codexlb_cli.core.events import (
     passed_on,
     terminal_event,
 )
-from codexlb_cli.core.failures import Failure, error_within
+from codexlb_cli.core.failures import Failure, error_within, is_final
 from codexlb_cli.core.frames import split_members
 from codexlb_cli.core.headers import Header
 
@@ -150,8 +150,8 @@ class SseSink(_BeforeHead):
     async def finish(self, kind: str, text: str) -> None:
         """Write the terminal event; an upstream's error in the form that clients raise on."""
         if kind == "error":
-            error = error_object(error_within(_object(text)), None)
-            await self._end(error, passed_on=True)
+            frame = _object(text)
+            await self._end(error_object(error_within(frame), None), final=is_final(frame))
             return
         self._stop()
         await self._write(event_bytes(kind, text), more=False)
@@ -163,10 +163,10 @@ class SseSink(_BeforeHead):
         else:
             await super().fail(error, headers)
 
-    async def _end(self, error: Mapping[str, object], *, passed_on: bool = False) -> None:
+    async def _end(self, error: Mapping[str, object], *, final: bool = False) -> None:
         self._stop()
         last = {**_object(self._numbered), "response_id": self._response_id}
-        kind, text = terminal_event(error, last, codex=self._codex, passed_on=passed_on)
+        kind, text = terminal_event(error, last, codex=self._codex, final=final)
         await self._write(event_bytes(kind, text), more=False)
 
     async def _write(self, content: bytes, *, more: bool) -> None:

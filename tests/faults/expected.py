@@ -93,7 +93,8 @@ def _started(cell: Cell) -> Expected:
         return Expected([cell.first], endings, accounts=_cooled(row, cell.first))
     # Its own error is the terminal event.
     if cell.client == "codex":
-        ending: Ending = (200, RETRIED)
+        final = fault.meaning == "request" and fault.code is not None
+        ending: Ending = (200, fault.code if final else RETRIED)
     elif cell.stream:
         ending = (200, fault.code or NAMELESS)
     elif cell.transport == "http":  # the event has no status
@@ -161,12 +162,24 @@ def _refused(cell: Cell) -> Expected:
             return _account_refused(cell)
         case "upstream" | "expired":
             return _upstream_refused(cell)
-        case "model" | "forbidden" if not cell.hard and cell.others:
+        case "model" if cell.portable and cell.others:
+            return _lacks_model(cell)
+        case "forbidden" if not cell.hard and cell.others:
             sent = [first, cell.others[0]]
             ending = SERVED if cell.reach == "once" else (fault.status, fault.code)
             return Expected(sent, [ending])
         case _:
             return Expected([first], [(fault.status, fault.code)])
+
+
+def _lacks_model(cell: Cell) -> Expected:
+    """Another account, as long as one is left that may have it."""
+    sent = [cell.first, cell.others[0]]
+    if cell.reach == "once":
+        return Expected(sent, [SERVED])
+    if len(cell.others) > 1:  # the client's next try finds out
+        return Expected(sent, [UNAVAILABLE], retry_after=1)
+    return Expected(sent, [(cell.fault.status, cell.fault.code)])
 
 
 def _upstream_refused(cell: Cell) -> Expected:

@@ -143,7 +143,7 @@ class Fault:
     def of_account(self) -> bool:
         """Whether it is evidence against the account, so that portable sessions move."""
         forbidden = self.meaning == "forbidden" and self.kind != "frame"
-        return self.meaning in {"login", "limit"} or forbidden
+        return self.meaning in {"login", "limit", "model"} or forbidden
 
 
 def _closes() -> Iterator[Fault]:

@@ -128,7 +128,7 @@ def test_limits_come_with_refusals_as_well(tmp_path: Path, transport: str) -> No
         known = stage.gateway.services.accounts.limits("work")
         assert known.primary is not None
         assert (known.primary.used_percent, known.plan) == (100, "plus")
-        assert (await listed(stage))["work"] == ("limited", "primary_window_used_up")
+        assert (await listed(stage))["work"] == ("limited", "usage_limit_reached")
 
     headers: dict[str, str | int | float | bool] = {
         "x-codex-primary-used-percent": 100,
