@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -16,7 +17,7 @@ from codexlb_cli.commands.account_limits import (
     turns_table,
 )
 from codexlb_cli.commands.context import CommandContext, JsonFlag, Name
-from codexlb_cli.commands.live import live_accounts
+from codexlb_cli.commands.live import Live, live_accounts
 from codexlb_cli.commands.offline import known_states
 from codexlb_cli.console import duration, iso_utc, table
 from codexlb_cli.core.accounts import (
@@ -24,9 +25,9 @@ from codexlb_cli.core.accounts import (
     Account,
     AccountState,
     Standing,
-    standing,
     transport_in_force,
 )
+from codexlb_cli.core.selection import Pool
 from codexlb_cli.store.credentials import CredentialSource
 
 app = typer.Typer(help="List and change the accounts.")
@@ -39,8 +40,8 @@ def list_accounts(ctx: typer.Context, as_json: JsonFlag = False) -> None:
     accounts = context.settings.accounts
     now = time.time()
     states = known_states(context)
-    standings = _standings(context, accounts, states, now)
     live = live_accounts(context.places.state_folder)
+    standings = _standings(context, accounts, states, live, now)
     known = [(account.name, states.get(account.name, FRESH)) for account in accounts]
     if as_json:
         documents = [
@@ -73,8 +74,9 @@ def show(ctx: typer.Context, name: Name, as_json: JsonFlag = False) -> None:
     now = time.time()
     states = known_states(context)
     known = states.get(name, FRESH)
-    state = _standings(context, (account,), states, now)[account.name]
-    live = live_accounts(context.places.state_folder).get(name)
+    running = live_accounts(context.places.state_folder)
+    state = _standings(context, (account,), states, running, now)[account.name]
+    live = running.get(name)
     if as_json:
         document = account_document(account, state, context.credentials)
         document["transport"] = transport_document(account, known, now)
@@ -201,17 +203,19 @@ def _standings(
     context: CommandContext,
     accounts: tuple[Account, ...],
     states: dict[str, AccountState],
+    live: Mapping[str, Live],
     now: float,
 ) -> dict[str, Standing]:
-    return {
-        account.name: standing(
-            account,
-            states.get(account.name, FRESH),
-            now,
-            credential_present=context.credentials.present(account),
-        )
-        for account in accounts
-    }
+    present = context.credentials.present
+    pool = Pool(
+        accounts,
+        now,
+        states,
+        missing_credentials=frozenset(a.name for a in accounts if not present(a)),
+        in_flight={name: one.in_flight for name, one in live.items()},
+        max_turns=context.settings.lanes.max_turns,
+    )
+    return {account.name: pool.standing(account) for account in accounts}
 
 
 def _row(account: Account, state: Standing, now: float) -> tuple[str, ...]:

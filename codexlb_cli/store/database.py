@@ -67,9 +67,7 @@ def open_for_writing(path: Path, busy_seconds: float = BUSY_SECONDS) -> sqlite3.
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version > SCHEMA_VERSION:
-            raise sqlite3.DatabaseError(f"schema {version} is newer than {SCHEMA_VERSION}")
+        _version(connection)
         connection.executescript(SCHEMA)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         connection.commit()
@@ -101,9 +99,24 @@ def reading(
     at_rest = not path.with_name(f"{path.name}-wal").exists()
     uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if at_rest else ''}"
     with closing(sqlite3.connect(uri, uri=True, timeout=busy_seconds)) as connection:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
         # Version 0: a gateway that starts just now has not made the tables yet.
-        yield connection if version else None
+        yield connection if _version(connection) else None
+
+
+class NewerSchemaError(sqlite3.DatabaseError):
+    """The database was made by a newer version of this program."""
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    """Return the version of the tables; 0 if there are none.
+
+    Raises:
+        NewerSchemaError: they are newer than this program.
+    """
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > SCHEMA_VERSION:
+        raise NewerSchemaError(f"schema {version} is newer than {SCHEMA_VERSION}")
+    return int(version)
 
 
 def unusable(path: Path, what: str, exc: sqlite3.Error | OSError) -> ConfigError:
@@ -114,11 +127,21 @@ def unusable(path: Path, what: str, exc: sqlite3.Error | OSError) -> ConfigError
         what: what cannot be done, such as "owners cannot be read".
         exc: why.
     """
-    reason = exc.strerror if isinstance(exc, OSError) else exc
-    return ConfigError(
-        f"{what}: {str(reason).lower()}",
-        hint=f"stop the gateway and remove `{path}`; it holds no credentials",
-    )
+    reason = str(exc.strerror if isinstance(exc, OSError) else exc).lower()
+    return ConfigError(f"{what}: {reason}", hint=_way_out(path, reason, exc))
+
+
+def _way_out(path: Path, reason: str, exc: sqlite3.Error | OSError) -> str:
+    """Return what to do; a database is moved away only where it is broken itself."""
+    if isinstance(exc, NewerSchemaError):
+        return f"update codexlb: a newer version of it wrote `{path}`"
+    if "locked" in reason:
+        return f"try again when nothing else has `{path}` open"
+    if "full" in reason or "no space" in reason:
+        return f"make room on the disk of `{path}`"
+    if isinstance(exc, OSError) or "readonly" in reason or "unable to open" in reason:
+        return f"make `{path}` readable and writable for you: ls -l {path.parent}"
+    return f"stop the gateway and move `{path}` away; it holds owners and limits, no credentials"
 
 
 def change_marker(state_folder: Path) -> Path:

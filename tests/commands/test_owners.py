@@ -14,7 +14,7 @@ import pytest
 from codexlb_cli.commands.owners import Source
 from codexlb_cli.console import iso_utc
 from codexlb_cli.core.affinity import LIFETIMES, Key, turn_state_key
-from codexlb_cli.store.database import database_path, open_for_writing
+from codexlb_cli.store.database import SCHEMA_VERSION, database_path, open_for_writing
 from codexlb_cli.store.owners import write_owner
 from tests.support.cli import Cli, Ran
 from tests.support.gateway import Stage, run, session
@@ -256,7 +256,7 @@ def test_a_database_that_cannot_be_used(cli: Cli, args: list[str]) -> None:
     ran = cli.run("owners", *args, "--json")
     assert (ran.code, ran.out) == (3, "")
     assert "file is not a database" in ran.err
-    assert f"hint: stop the gateway and remove `{path}`" in ran.err
+    assert f"hint: stop the gateway and move `{path}`" in ran.err
 
 
 def test_the_demo_and_another_configuration_have_owners_of_their_own(
@@ -292,3 +292,17 @@ def test_what_is_forgotten_is_forgotten_by_a_running_gateway(tmp_path: Path) -> 
         assert stage.warnings == []
 
     run(test, tmp_path, names=["work", "home"])
+
+
+def test_a_database_of_a_newer_program_is_left_alone(cli: Cli) -> None:
+    path = database_path(cli.state_folder)
+    with closing(open_for_writing(path)) as connection:
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    for args in (("owners", "list"), ("owners", "forget", "--all")):
+        ran = cli.run(*args)
+        assert (ran.code, ran.out) == (3, "")
+        assert "is newer than" in ran.err
+        assert "hint: update codexlb" in ran.err
+    listed = cli.run("accounts", "list")
+    assert listed.code == 0
+    assert "is newer than" in listed.err
