@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from codexlb_cli.commands.context import CommandContext
 from codexlb_cli.commands.signin import Way as SignInWay
-from codexlb_cli.commands.signin import codex_auth_file, end_login, sign_in, signed_in
+from codexlb_cli.commands.signin import codex_auth_file, end_login, say_signed_in, sign_in
 from codexlb_cli.config.schema import ACCOUNT_NAME, AccountTable, must_at
 from codexlb_cli.errors import CodexlbError, SignInRequired, UsageError
 from codexlb_cli.store.credentials import key_fault
@@ -160,7 +160,7 @@ def _add_signed_in(context: CommandContext, wanted: _Wanted, table: dict[str, st
             end_login(context, name, found)
         raise
     context.console.note(f"added `{name}` to {context.config_file}")
-    context.console.note(signed_in(name, found))
+    say_signed_in(context, name, found)
     if found.shared:
         context.console.hint(f"codexlb accounts login {name}")
 

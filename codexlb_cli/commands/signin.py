@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from codexlb_cli.config.schema import SigninTable
+    from codexlb_cli.core.accounts import Account
     from codexlb_cli.signin.issuer import IssuerClient
     from codexlb_cli.signin.terminal import ReadLine, Terminal
     from codexlb_cli.store.logins import Login
@@ -26,6 +27,7 @@ Way = Literal["browser", "device"]
 
 _CLOCK_SECONDS = 120.0
 _END_SECONDS = 10.0
+_USAGE_SECONDS = 5.0
 
 
 def login(
@@ -49,7 +51,7 @@ def login(
     earlier = credentials.login(name)
     new = sign_in(context, name, "device" if device else "browser", again="login")
     credentials.store_login(name, new)
-    context.console.note(signed_in(name, new))
+    say_signed_in(context, name, new)
     _warn_of_another_person(context, name, earlier, new)
 
 
@@ -136,12 +138,27 @@ async def _revoke(ended: Login) -> None:
         await IssuerClient(http, ended.issuer, ended.client_id, time.time).revoke(ended)
 
 
-def signed_in(name: str, found: Login) -> str:
-    """Return the line that says who an account is signed in as."""
+def say_signed_in(context: CommandContext, name: str, found: Login) -> None:
+    """Say who an account is signed in as, and how much of its windows is used if it tells."""
+    import asyncio
+
     claims = found.claims
-    who = claims.email or found.account_id or "somebody"
-    plan = f", plan {claims.plan}" if claims.plan else ""
-    return f"{name}: signed in as {who}{plan}"
+    said = [f"{name}: signed in as {claims.email or found.account_id or 'somebody'}"]
+    if claims.plan:
+        said.append(f"plan {claims.plan}")
+    if context.settings.limits.usage_poll > 0:
+        said += asyncio.run(_windows(context.load().account(name), found))
+    context.console.note(", ".join(said))
+
+
+async def _windows(account: Account, found: Login) -> list[str]:
+    """Return what the account says of its windows: `5 h window 12 % used`; empty if it does not."""
+    from codexlb_cli.core.trials import window_words
+    from codexlb_cli.gateway.usage_poll import ask_usage
+
+    secret, account_id = found.access_token.reveal(), found.sent_account_id
+    told = await ask_usage(account, secret, account_id, _USAGE_SECONDS, now=time.time)
+    return [] if told is None else window_words(told)
 
 
 def _terminal(context: CommandContext) -> Terminal:

@@ -102,12 +102,15 @@ async def _try_all(
 async def _try(context: CommandContext, account: Account, seconds: float) -> Tried:
     from codexlb_cli.core.trials import without_credential
     from codexlb_cli.gateway.trials import Trial
+    from codexlb_cli.store.credentials import signed_in_as
 
     problem = context.credentials.problem(account)
     secret = context.credentials.secret(account) if problem is None else None
     if secret is None:
         return without_credential(account.name, problem or "there is no credential")
-    return await Trial(account, secret.reveal(), context.settings, seconds, time.time).run()
+    account_id = signed_in_as(account, context.credentials)
+    trial = Trial(account, secret.reveal(), account_id, context.settings, seconds, time.time)
+    return await trial.run()
 
 
 def _claims(context: CommandContext, account: Account) -> Claims:

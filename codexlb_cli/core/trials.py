@@ -11,6 +11,7 @@ from codexlb_cli.core.failures import Failure, Fault
 from codexlb_cli.core.handshake import MASKED, client_headers
 from codexlb_cli.core.headers import Header
 from codexlb_cli.core.limits import limits_among
+from codexlb_cli.core.windows import Limits
 from codexlb_cli.errors import ExitStatus
 
 LONGEST_MESSAGE = 300
@@ -175,6 +176,15 @@ def limit_words(limits: Iterable[Header]) -> list[str]:
         if left is not None:
             of = said.get(f"x-ratelimit-limit-{what}")
             words.append(f"{what} {left}{f' of {of}' if of else ''} left")
+    return words
+
+
+def window_words(limits: Limits) -> list[str]:
+    """Return what is used of an account's windows: `5 h window 12 % used`."""
+    words = []
+    for place, window in limits.windows:
+        minutes = "" if window.minutes is None else str(round(window.minutes))
+        words.append(f"{_length(minutes) or place} window {window.used_percent:.0f} % used")
     return words
 
 

@@ -34,6 +34,7 @@ class Trial:
     Attributes:
         account: the account.
         secret: its credential.
+        account_id: the value of its `chatgpt-account-id`; None if it has none.
         settings: the configuration.
         timeout_seconds: for all of it.
         now: seconds since the epoch.
@@ -41,6 +42,7 @@ class Trial:
 
     account: Account
     secret: str
+    account_id: str | None
     settings: Settings
     timeout_seconds: float
     now: Callable[[], float]
@@ -112,6 +114,7 @@ class Trial:
             inbound=(),
             options=header_options(self.settings),
             user_agent=OWN_USER_AGENT,
+            account_id=self.account_id,
         )
 
     def _refused(self, transport: Transport, failure: Failure, watch: _Watch) -> Tried:

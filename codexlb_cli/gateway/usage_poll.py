@@ -18,6 +18,7 @@ from codexlb_cli.core.accounts import Account, Availability
 from codexlb_cli.core.handshake import HandshakeInputs, account_lines
 from codexlb_cli.core.headers import Header, HeaderOptions
 from codexlb_cli.core.readings import from_usage
+from codexlb_cli.core.windows import Limits
 from codexlb_cli.gateway.accounts import Accounts
 
 SHORTEST_POLL_SECONDS = 60.0
@@ -50,6 +51,32 @@ async def fetch_json(url: str, headers: Sequence[Header], timeout_seconds: float
         return json.loads(content)
     except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError, ValueError, RecursionError):
         return None
+
+
+async def ask_usage(
+    account: Account,
+    secret: str,
+    account_id: str | None,
+    timeout_seconds: float,
+    *,
+    now: Callable[[], float],
+    fetch: Fetch = fetch_json,
+) -> Limits | None:
+    """Ask a ChatGPT account for its usage, once; None if it does not tell.
+
+    Args:
+        account: whom to ask.
+        secret: its access token.
+        account_id: the value of its `chatgpt-account-id`; None if it has none.
+        timeout_seconds: for all of it.
+        now: seconds since the epoch.
+        fetch: gets a document.
+    """
+    options, agent = HeaderOptions(), OWN_USER_AGENT
+    inputs = HandshakeInputs(account, secret, (), options, agent, account_id=account_id)
+    headers = [(line.name, line.value) for line in account_lines(inputs)]
+    headers += [("accept", "application/json"), ("user-agent", OWN_USER_AGENT)]
+    return from_usage(await fetch(account.usage_url, headers, timeout_seconds), now())
 
 
 class UsagePoll:
@@ -113,17 +140,10 @@ class UsagePoll:
         secret = self._accounts.secret(account)
         if secret is None:
             return
-        inputs = HandshakeInputs(
-            account,
-            secret,
-            (),
-            HeaderOptions(),
-            OWN_USER_AGENT,
-            account_id=self._accounts.logins.account_id(account),
-        )
-        headers = [(line.name, line.value) for line in account_lines(inputs)]
-        headers += [("accept", "application/json"), ("user-agent", OWN_USER_AGENT)]
         timeout = self._accounts.settings.timeouts.dial
-        told = from_usage(await self._fetch(account.usage_url, headers, timeout), self._now())
+        account_id = self._accounts.logins.account_id(account)
+        told = await ask_usage(
+            account, secret, account_id, timeout, now=self._now, fetch=self._fetch
+        )
         if told is not None:
             self._accounts.learn(account.name, told)

@@ -190,14 +190,18 @@ def test_a_sign_in_by_code(tmp_path: Path) -> None:
         args = ("accounts", "add", "work", "--device", "--base-url", mock.base_url)
         # Nobody listens there: proxies of the environment are not for tokens.
         proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
-        async with signing(cli, *args, **variables(mock), **proxies) as it:
+        given = {**variables(mock), **proxies, "CODEXLB_LIMITS_USAGE_POLL": "300"}
+        async with signing(cli, *args, **given) as it:
             assert await it.url() == f"{mock.issuer_url}/codex/device"
             async with browser() as http:
                 code = {"user_code": await it.user_code()}
                 assert (await http.post(await it.url(), data=code)).status_code == 200
             status, out, err = await it.ended()
         assert (status, out) == (0, [])
-        assert err.endswith("work: signed in as ada@example.com, plan pro")
+        assert err.endswith(
+            "work: signed in as ada@example.com, plan pro, 5 h window 12 % used, "
+            "7 day window 3 % used"
+        )
         listed = json.loads(cli.run("accounts", "list", "--json").out)["accounts"][0]
         assert (listed["kind"], listed["base_url"]) == ("chatgpt", mock.base_url)
         assert listed["credential"] == {"source": "login", "name": "work", "present": True}
@@ -399,7 +403,7 @@ def test_the_login_of_codex(tmp_path: Path) -> None:
         file = auth_json(tmp_path, tokens, agent_identity={"x": 1})
         before = file.read_bytes()
         args = ("accounts", "add", "work", "--codex-auth", str(file))
-        ran = await asyncio.to_thread(cli.spawn, *args)
+        ran = await asyncio.to_thread(cli.spawn, *args, CODEXLB_LIMITS_USAGE_POLL="0")
         assert (ran.returncode, ran.stdout) == (0, b"")
         assert ran.stderr.decode() == (
             "warning: a refresh token is good for one refresh, and this one is the Codex CLI's, "

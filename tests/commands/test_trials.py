@@ -241,7 +241,10 @@ def test_missing_credentials_and_the_worst_exit_code(tmp_path: Path) -> None:
 def test_a_login_says_whose_it_is(tmp_path: Path) -> None:
     claims = {
         "email": "a@example.org",
-        "https://api.openai.com/auth": {"chatgpt_plan_type": "plus"},
+        "https://api.openai.com/auth": {
+            "chatgpt_plan_type": "plus",
+            "chatgpt_account_id": "acct_1",
+        },
     }
     payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
     token = f"e30.{payload}.c2ln"
@@ -253,6 +256,9 @@ def test_a_login_says_whose_it_is(tmp_path: Path) -> None:
         ran = await trial(stage, "work")
         assert "a@example.org, plus; dns" in ran.out
         assert payload not in ran.out + ran.err
+        for handshake in stage.mock.handshakes:
+            lines = {name.lower(): value for name, value in handshake.headers}
+            assert lines["chatgpt-account-id"] == "acct_1", "as in the gateway's handshakes"
 
     run(test, tmp_path, keys={"work": token}, serve=False)
 

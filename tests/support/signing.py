@@ -60,6 +60,8 @@ def variables(mock: MockUpstream, port: int | None = None) -> dict[str, str]:
         "CODEXLB_SIGNIN_ISSUER": mock.issuer_url,
         "CODEXLB_SIGNIN_CLIENT_ID": CLIENT_ID,
         "CODEXLB_SIGNIN_CALLBACK_PORT": str(port or free_port()),
+        # Most of these accounts have the real base URL, where a test has nothing to ask.
+        "CODEXLB_LIMITS_USAGE_POLL": "0",
     }
 
 
