@@ -61,15 +61,15 @@ class HandshakeLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Handshake:
-    """What one upgrade request carries, and why.
+class RequestHead:
+    """What one upstream request carries before its body, and why.
 
     Attributes:
         account: the account's name.
-        url: the WebSocket URL.
+        url: where it goes.
         lines: every line after the request line, in wire order.
         decisions: one per inbound header line, in order.
-        client_metadata: what moves from headers into the frame's `client_metadata`.
+        client_metadata: what moves from headers into the turn's `client_metadata`.
     """
 
     account: str
@@ -77,6 +77,17 @@ class Handshake:
     lines: tuple[HandshakeLine, ...]
     decisions: tuple[HeaderDecision, ...]
     client_metadata: dict[str, str] = field(repr=False)  # holds x-codex-turn-metadata
+
+    @property
+    def target(self) -> str:
+        """The request target (RFC 9112 section 3.2.1)."""
+        parts = urlsplit(self.url)
+        return f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake(RequestHead):
+    """The head of an upgrade request; its `url` is that of the WebSocket."""
 
     @property
     def additional(self) -> tuple[HandshakeLine, ...]:
@@ -91,8 +102,7 @@ class Handshake:
     @property
     def request_line(self) -> str:
         """The request line of the upgrade (RFC 6455 section 4.1)."""
-        parts = urlsplit(self.url)
-        return f"GET {parts.path or '/'}{'?' + parts.query if parts.query else ''} HTTP/1.1"
+        return f"GET {self.target} HTTP/1.1"
 
 
 @dataclass(frozen=True, slots=True, repr=False)

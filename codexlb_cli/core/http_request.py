@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import NoReturn
-from urllib.parse import urlsplit
 
 from codexlb_cli.core.accounts import Transport
 from codexlb_cli.core.frames import METADATA_EVENT
@@ -20,6 +19,7 @@ from codexlb_cli.core.handshake import (
     Handshake,
     HandshakeInputs,
     HandshakeLine,
+    RequestHead,
     account_lines,
     authority,
     build,
@@ -43,28 +43,8 @@ _FRAMING = "http_framing"
 
 
 @dataclass(frozen=True, slots=True)
-class HttpRequest:
-    """What one upstream POST carries before its body, and why.
-
-    Attributes:
-        account: the account's name.
-        url: where it goes.
-        lines: every line after the request line, in wire order.
-        decisions: one per inbound header line, in order.
-        client_metadata: what moves from headers into the body's `client_metadata`.
-    """
-
-    account: str
-    url: str
-    lines: tuple[HandshakeLine, ...]
-    decisions: tuple[HeaderDecision, ...]
-    client_metadata: dict[str, str] = field(repr=False)  # holds x-codex-turn-metadata
-
-    @property
-    def target(self) -> str:
-        """The request target."""
-        parts = urlsplit(self.url)
-        return f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
+class HttpRequest(RequestHead):
+    """The head of an upstream POST."""
 
     def headers(self, request_id: str, body_bytes: int) -> list[Header]:
         """Return the header lines exactly as they go on the wire.
