@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from codexlb_cli.config.schema import ACCOUNT_NAME
-from codexlb_cli.mock_upstream.rules import ErrorSpec, RateLimits, Rule, Seconds
+from codexlb_cli.mock_upstream.rules import ErrorSpec, RateLimits, Rule, Seconds, check_refusal
 
 IssuerEndpoint = Literal["authorize", "token", "refresh", "usercode", "device", "revoke", "usage"]
 TokenName = Literal["id_token", "access_token", "refresh_token", "exp"]
@@ -67,14 +67,9 @@ class IssuerRule(Rule):
 
     @model_validator(mode="after")
     def _one_outcome(self) -> Self:
-        if sum((self.silence, self.cut, self.status is not None)) > 1:
-            raise ValueError("takes one of `silence`, `cut` and `status`")
-        if self.status is None and (self.error is not None or self.body is not None):
-            raise ValueError("needs a `status` beside `error` or `body`")
-        if self.error is not None and self.body is not None:
-            raise ValueError("takes one of `error` and `body`")
-        if self.error is not None and self.error.status is not None:
-            raise ValueError("gives the status as `status`, not within `error`")
+        check_refusal(
+            silence=self.silence, cut=self.cut, status=self.status, error=self.error, body=self.body
+        )
         if self.acts and not self.faulty:
             raise ValueError("needs `silence`, `cut` or `status` beside `acts`")
         return self

@@ -130,6 +130,24 @@ class Rule(_Value):
         return not self.times or past // self.every < self.times
 
 
+def check_refusal(
+    *, silence: bool, cut: bool, status: int | None, error: ErrorSpec | None, body: str | None
+) -> None:
+    """Check that a rule has one outcome, and that what it refuses with fits together.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if sum((silence, cut, status is not None)) > 1:
+        raise ValueError("takes one of `silence`, `cut` and `status`")
+    if status is None and (error is not None or body is not None):
+        raise ValueError("needs a `status` beside `error` or `body`")
+    if error is not None and body is not None:
+        raise ValueError("takes one of `error` and `body`")
+    if error is not None and error.status is not None:
+        raise ValueError("gives the status as `status`, not within `error`")
+
+
 class HandshakeRule(Rule):
     """What happens to a WebSocket upgrade.
 
@@ -156,14 +174,9 @@ class HandshakeRule(Rule):
 
     @model_validator(mode="after")
     def _one_outcome(self) -> Self:
-        if sum((self.silence, self.cut, self.status is not None)) > 1:
-            raise ValueError("takes one of `silence`, `cut` and `status`")
-        if self.status is None and (self.error is not None or self.body is not None):
-            raise ValueError("needs a `status` beside `error` or `body`")
-        if self.error is not None and self.body is not None:
-            raise ValueError("takes one of `error` and `body`")
-        if self.error is not None and self.error.status is not None:
-            raise ValueError("gives the status as `status`, not within `error`")
+        check_refusal(
+            silence=self.silence, cut=self.cut, status=self.status, error=self.error, body=self.body
+        )
         return self
 
 
