@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 from tests.faults.cells import cells
 from tests.faults.report import summary, table
-from tests.faults.running import run_cells
+from tests.faults.running import Result, run_cells
 
 BATCH = 120
 
@@ -29,12 +30,18 @@ def main() -> int:
     with ProcessPoolExecutor(asked.jobs, mp_context=get_context("spawn")) as pool:
         for done in pool.map(run_cells, batches):
             results += done
-            if sys.stderr.isatty():
-                sys.stderr.write(f"\r{len(results)} of {len(chosen)} cells")
-    if sys.stderr.isatty():
-        sys.stderr.write("\r")
+            _tell(done, len(results), len(chosen))
     sys.stdout.write("\n".join([table(results), "", *summary(results)]) + "\n")
     return 0 if all(result.passed for result in results) else 1
+
+
+def _tell(done: Sequence[Result], played: int, of: int) -> None:
+    """Say on stderr what failed as soon as that is known, and how far it is."""
+    for result in done:
+        if not result.passed:
+            sys.stderr.write(f"failed: {result}\n")
+    sys.stderr.write(f"{played} of {of} cells\n")
+    sys.stderr.flush()
 
 
 if __name__ == "__main__":
