@@ -25,7 +25,7 @@ from codexlb_cli.gateway.live import LIVE_PATH, live_document
 from codexlb_cli.gateway.models import Models
 from codexlb_cli.gateway.request_log import RequestLine, RequestLog
 from codexlb_cli.gateway.services import Services
-from codexlb_cli.gateway.sinks import Send, send_json
+from codexlb_cli.gateway.sinks import Send, client_left, send_json
 
 log = logging.getLogger("codexlb.gateway")
 
@@ -61,7 +61,7 @@ class GatewayApp:
             else:
                 await self._other(refusal, scope, receive, sent)
         except Exception as exc:
-            if _client_left(exc):
+            if client_left(exc):
                 return
             log.error("internal error: %s at %s", type(exc).__name__, _place(exc))
             if sent.status is not None:
@@ -170,11 +170,6 @@ def _json(status: int, body: object, headers: dict[str, str] | None = None) -> J
 async def _answer(send: Send, error: ClientError, *headers: tuple[str, str]) -> None:
     own = [("x-request-id", str(uuid.uuid4())), *error.headers(), *headers]
     await send_json(send, error.status, own, error.envelope())
-
-
-def _client_left(exc: Exception) -> bool:
-    """Whether a write failed because the client is gone: uvloop says so with a RuntimeError."""
-    return isinstance(exc, RuntimeError) and "handler is closed" in str(exc)
 
 
 def _place(exc: BaseException) -> str:

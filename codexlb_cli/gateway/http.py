@@ -17,7 +17,7 @@ from codexlb_cli.errors import InvalidHeader
 from codexlb_cli.gateway.bodies import BodyError, ClientGone, decode_body, read_body
 from codexlb_cli.gateway.request_log import RequestLine, RequestLog
 from codexlb_cli.gateway.services import Services, TurnRequest
-from codexlb_cli.gateway.sinks import JsonSink, Send, SseSink, send_json
+from codexlb_cli.gateway.sinks import JsonSink, Send, SseSink, client_left, send_json
 from codexlb_cli.gateway.turns import TurnRunner
 from codexlb_cli.gateway.usage import turn_record
 
@@ -97,6 +97,11 @@ class Responses:
         try:
             if await self._run(runner, receive):
                 outcome = ""
+        except Exception as exc:
+            if not client_left(exc):
+                runner.broke()
+                outcome = ""
+            raise
         finally:
             sink.close()
             self._log.write(line.served(runner, sink.status, outcome))

@@ -69,6 +69,11 @@ async def send_json(send: Send, status: int, headers: list[Header], body: object
     await send({"type": "http.response.body", "body": content})
 
 
+def client_left(exc: Exception) -> bool:
+    """Whether a write failed because the client is gone: uvloop says so with a RuntimeError."""
+    return isinstance(exc, RuntimeError) and "handler is closed" in str(exc)
+
+
 def encoded(headers: list[Header]) -> list[tuple[bytes, bytes]]:
     """Return headers as ASGI wants them."""
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]

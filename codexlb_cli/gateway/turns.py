@@ -157,6 +157,10 @@ class TurnRunner:
         self._refusal = f"{error.code}: {error.message}"
         await self._sink.fail(error, self._answer_headers())
 
+    def broke(self) -> None:
+        """Note that a bug ended the turn, so that it is not taken for a client that left."""
+        self._refusal = "internal_error"
+
     async def _run(self) -> None:
         error = plan_error(self.ownership, self._request.evidence, self._seated)
         if error is not None:

@@ -8,7 +8,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from codexlb_cli.core.usage import TurnRecord
 from codexlb_cli.gateway.app import build_rest
+from codexlb_cli.gateway.http import Responses
+from codexlb_cli.gateway.request_log import RequestLog
 from codexlb_cli.mock_upstream.rules import HandshakeRule
 from tests.support.client import request
 from tests.support.gateway import RESPONSES, Stage, closed_port, run
@@ -187,6 +190,26 @@ def test_a_bug_is_answered_with_the_envelope(tmp_path: Path, path: str) -> None:
         assert answer.status_code == 500
         assert answer.json()["error"]["code"] == "internal_error"
         assert "LEAK" not in answer.text
+
+    run(test, tmp_path)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_bug_in_a_turn_is_not_told_as_a_client_that_left(tmp_path: Path, stream: bool) -> None:
+    def draw() -> float:
+        raise LookupError("LEAK")
+
+    async def test(stage: Stage) -> None:
+        lines: list[str] = []
+        records: list[TurnRecord] = []
+        bug = replace(stage.gateway.services, draw=draw, record=records.append)
+        transport = httpx2.ASGITransport(Responses(bug, RequestLog(lines.append), 10))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            with pytest.raises(LookupError):
+                await client.post(RESPONSES, json={"model": "mock", "input": "x", "stream": stream})
+        assert "internal_error" in lines[0]
+        assert "client left" not in lines[0]
+        assert [record.outcome for record in records] == ["internal_error"]
 
     run(test, tmp_path)
 
