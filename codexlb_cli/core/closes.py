@@ -202,7 +202,6 @@ LIVENESS_TIMEOUT = CloseRow(
 )
 
 PROTOCOL_FAULT = next(row for row in CLOSES if row.reason == "protocol_fault")
-TRANSPORT_LOST = next(row for row in CLOSES if row.reason == "transport_lost")
 
 NO_CLOSE_FRAME = 1006
 """Stands for a socket that ended without a close frame (RFC 6455 section 7.1.5)."""

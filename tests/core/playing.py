@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from codexlb_cli.core.accounts import FRESH, apply
-from codexlb_cli.core.closes import LIVENESS_TIMEOUT, TRANSPORT_LOST, close_row
+from codexlb_cli.core.closes import LIVENESS_TIMEOUT, NO_CLOSE_FRAME, close_row
 from codexlb_cli.core.failures import DIAL_FAILURE, Failure, parse
 from codexlb_cli.core.selection import Pool
 from codexlb_cli.core.turn import Turn
@@ -43,7 +43,7 @@ BEGIN, OPENED, RESPONDED, FINISHED = Begin(), Opened(), Responded(), Finished()
 OUT_OF_TIME = OutOfTime()
 REFRESHED, NOT_REFRESHED = Refreshed(), RefreshFailed()
 LOGIN_ENDED = RefreshFailed("refresh_token_reused")
-SILENT = Silent(TRANSPORT_LOST)
+SILENT = Silent(close_row(NO_CLOSE_FRAME))
 UNREACHABLE = DialFailed(DIAL_FAILURE)
 NO_PONG = Closed(LIVENESS_TIMEOUT, "no pong")
 
