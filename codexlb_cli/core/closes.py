@@ -201,6 +201,26 @@ LIVENESS_TIMEOUT = CloseRow(
     "liveness_timeout",
 )
 
+# An error frame that says the socket or the upstream failed is followed as a close would be.
+UPSTREAM_REFUSAL = CloseRow(
+    (),
+    "error frame: upstream failed",
+    Effect.NEUTRAL,
+    SoftMove.ANOTHER_ACCOUNT,
+    HardMove.OWNER,
+    "short",
+    "upstream_overloaded",
+)
+SOCKET_EXPIRED = CloseRow(
+    (),
+    "error frame: this socket has expired",
+    Effect.NEUTRAL,
+    SoftMove.SAME_ACCOUNT,
+    HardMove.OWNER,
+    "none",
+    "connection_expired",
+)
+
 PROTOCOL_FAULT = next(row for row in CLOSES if row.reason == "protocol_fault")
 
 NO_CLOSE_FRAME = 1006

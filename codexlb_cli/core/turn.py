@@ -22,10 +22,11 @@ from codexlb_cli.core.client_errors import (
 )
 from codexlb_cli.core.closes import (
     LIVENESS_TIMEOUT,
+    SOCKET_EXPIRED,
+    UPSTREAM_REFUSAL,
     CloseRow,
     HardMove,
     ReconnectPolicy,
-    SoftMove,
 )
 from codexlb_cli.core.failures import MODEL_UNAVAILABLE, Failure, Fault, not_refreshed
 from codexlb_cli.core.giving_up import Refusals, anchor_silent, no_room
@@ -81,26 +82,6 @@ class State(Enum):
     SENT = auto()
     RESPONDING = auto()
     DONE = auto()
-
-
-_REFUSED_BY_UPSTREAM = CloseRow(
-    (),
-    "error frame: upstream failed",
-    Effect.NEUTRAL,
-    SoftMove.ANOTHER_ACCOUNT,
-    HardMove.OWNER,
-    "short",
-    "upstream_overloaded",
-)
-_SOCKET_EXPIRED = CloseRow(
-    (),
-    "error frame: this socket has expired",
-    Effect.NEUTRAL,
-    SoftMove.SAME_ACCOUNT,
-    HardMove.OWNER,
-    "none",
-    "connection_expired",
-)
 
 
 @dataclass(slots=True)
@@ -469,9 +450,9 @@ class Turn:
                 self.steps.append(failure.code or str(failure.status))
                 if self.facts.anchored:
                     return self._end(previous_response_not_found())
-                row = _SOCKET_EXPIRED
+                row = SOCKET_EXPIRED
                 if failure.row.fault is Fault.UPSTREAM:
-                    row = _REFUSED_BY_UPSTREAM
+                    row = UPSTREAM_REFUSAL
                 return self._follow(row, pool, draw)
             case Fault.FORBIDDEN if self._is_hard and self._may_replay:
                 self.steps.append(failure.code or str(failure.status))
