@@ -208,10 +208,11 @@ class Table(BaseModel):
 
 
 class GatewayTable(Table):
-    """Where the gateway listens."""
+    """Where the gateway listens, and how."""
 
     host: Host = "127.0.0.1"
     port: Port = 2455
+    deflate: Flag = False
 
 
 class TimeoutsTable(Table):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from codexlb_cli.core.frames import Body, checked_text, objects_within
@@ -23,10 +23,12 @@ class Key:
     Attributes:
         source: `previous_response`, `session`, `prompt_cache`, ... the evidence.
         value: the client's value, of a turn state its digest; "" for an unkeyed turn.
+        passing: whether it ends with a client's socket, so that it is not stored.
     """
 
     source: str
     value: str
+    passing: bool = False
 
     @property
     def strength(self) -> Strength:
@@ -144,6 +146,20 @@ def read_evidence(headers: Sequence[Header], body: Body) -> Evidence:
         previous_response=previous,
         anchored=previous is not None and body.get("store") is False,
     )
+
+
+def on_socket(evidence: Evidence, socket: str) -> Evidence:
+    """Return the evidence of a turn that came over a client's WebSocket.
+
+    The socket is itself a session if the turn names no conversation otherwise.
+
+    Args:
+        evidence: of its frame and of the socket's handshake.
+        socket: a name that no other socket has.
+    """
+    if evidence.lane is not UNKEYED:
+        return evidence
+    return replace(evidence, keys=(*evidence.keys, Key("session", socket, passing=True)))
 
 
 def turn_state_key(value: str) -> Key:

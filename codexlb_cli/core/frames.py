@@ -22,9 +22,13 @@ TERMINAL_EVENTS = frozenset(
     {"response.completed", "response.failed", "response.incomplete", "response.done", "error"}
 )
 
+CREATED_EVENT = "response.created"
 ITEM_DONE_EVENT = "response.output_item.done"
 METADATA_EVENT = "response.metadata"
 RATE_LIMITS_EVENT = "codex.rate_limits"
+STEER_EVENTS = "response.steer."
+"""What these begin with answers a `response.steer`; it may come between turns."""
+STEER_FAILED_EVENT = "response.steer.failed"
 TRAILING_EVENT = "response.done"
 """Undocumented; some upstreams send it after the terminal event. It never starts a turn."""
 
@@ -117,18 +121,31 @@ def parse_body(data: bytes) -> Body:
         text = data.decode()
     except UnicodeDecodeError:
         raise InvalidBodyError("the request body is not valid UTF-8") from None
+    return parse_object(text, "the request body")
+
+
+def parse_object(text: str, what: str) -> Body:
+    """Take a JSON object of a client's apart.
+
+    Args:
+        text: the JSON.
+        what: how an error calls it.
+
+    Raises:
+        InvalidBodyError: it is no JSON, or no object.
+    """
     try:
         return Body(split_members(text))
     except JSONDecodeError as exc:
         if text.lstrip(_SPACE)[:1] != "{":
-            raise InvalidBodyError("the request body must be a JSON object") from None
+            raise InvalidBodyError(f"{what} must be a JSON object") from None
         where = f"line {exc.lineno}, column {exc.colno}"
-        raise InvalidBodyError(f"the request body is not valid JSON ({where})") from None
+        raise InvalidBodyError(f"{what} is not valid JSON ({where})") from None
     except RecursionError:
-        raise InvalidBodyError("the request body is nested too deeply") from None
+        raise InvalidBodyError(f"{what} is nested too deeply") from None
     except ValueError:
         # Python refuses to read integers of more than 4300 digits.
-        raise InvalidBodyError("the request body holds a number that is too long") from None
+        raise InvalidBodyError(f"{what} holds a number that is too long") from None
 
 
 def split_members(text: str) -> dict[str, Member]:
@@ -266,9 +283,22 @@ def parse_event(text: str) -> tuple[str, dict[str, Any]]:
 def is_response_event(kind: str) -> bool:
     """Whether an event shows that the upstream works on the turn.
 
-    Telemetry (`response.metadata`, `codex.*`) and unknown types never count.
+    Telemetry (`response.metadata`, `codex.*`), answers to a steer and unknown types never count.
     """
-    return kind.startswith("response.") and kind != METADATA_EVENT
+    if kind == METADATA_EVENT or kind.startswith(STEER_EVENTS):
+        return False
+    return kind.startswith("response.")
+
+
+def has_successor(kind: str, event: Mapping[str, Any]) -> bool:
+    """Whether another response follows by itself on the same socket, since the client steered.
+
+    A steered response ends as incomplete, and `response.created` of its successor comes next.
+    """
+    response = event.get("response")
+    details = response.get("incomplete_details") if isinstance(response, dict) else None
+    reason = details.get("reason") if isinstance(details, dict) else None
+    return kind == "response.incomplete" and reason == "steered"
 
 
 def _merged_metadata(body: Body, moved: Mapping[str, str]) -> str | None:
@@ -277,9 +307,13 @@ def _merged_metadata(body: Body, moved: Mapping[str, str]) -> str | None:
     if not moved or not (own is None or isinstance(own, dict)):
         return None
     members = split_members(body.members["client_metadata"].raw) if own else {}
-    parts = [f"{json.dumps(name)}:{member.raw}" for name, member in members.items()]
-    parts += [f"{json.dumps(n)}:{json.dumps(v)}" for n, v in moved.items() if n not in members]
-    return "{" + ",".join(parts) + "}"
+    added = {n: Member(v, json.dumps(v)) for n, v in moved.items() if n not in members}
+    return joined({**members, **added})
+
+
+def joined(members: Mapping[str, Member]) -> str:
+    """Return the JSON object with these members, their values as they were written."""
+    return "{" + ",".join(f"{json.dumps(n)}:{m.raw}" for n, m in members.items()) + "}"
 
 
 def _without_reasoning(raw: str, unreadable: Collection[str]) -> str:

@@ -10,6 +10,7 @@ from codexlb_cli.core.client_errors import (
     Shortage,
     nobody_can_serve,
     owner_unavailable,
+    previous_response_not_found,
     queue_full,
     upstream_unavailable,
 )
@@ -124,6 +125,27 @@ def anchor_silent() -> ClientError:
     """Say that the socket that holds the previous response gave no sign in time."""
     message = "the upstream sent no event in time on the socket that holds this response"
     return ClientError("upstream_silent", message)
+
+
+_ELSEWHERE = frozenset({"rate_limit_exceeded", "usage_limit_reached", "owner_unavailable"})
+
+
+def chain_lost(error: ClientError | Failure, account: str | None, pool: Pool) -> ClientError | None:
+    """Return what a client that resends is told instead of an error; None if the error stands.
+
+    Its chain lives on one socket, so the turn cannot move. Told that its previous response is gone
+    the client sends its full input, and that turn can: a conversation never stays dead.
+
+    Args:
+        error: what the turn ended with.
+        account: whose socket holds the chain.
+        pool: the accounts.
+    """
+    if not isinstance(error, ClientError):
+        return None
+    others = [a.name for a in pool.accounts if a.name != account]
+    moves = error.code in _ELSEWHERE and any(pool.usable(name) for name in others)
+    return previous_response_not_found() if moves or error.code == "upstream_silent" else None
 
 
 def stopped(*, responding: bool) -> ClientError:

@@ -13,14 +13,38 @@ from codexlb_cli.core.client_errors import ClientError
 from codexlb_cli.core.closes import ReconnectPolicy
 from codexlb_cli.core.frames import Body, InvalidBodyError, has_side_effects, parse_body
 from codexlb_cli.core.handshake import HandshakeInputs
-from codexlb_cli.core.headers import Header, HeaderOptions
+from codexlb_cli.core.headers import Header, HeaderOptions, check_header
+from codexlb_cli.errors import InvalidHeader
 
 PREFIXES = ("/v1", "/backend-api/codex")
 RESPONSES_PATHS = frozenset(f"{prefix}/responses" for prefix in PREFIXES)
-"""Where turns are asked for, with POST."""
+"""Where turns are asked for: with POST, or over a WebSocket."""
 
 HTTP_ONLY_BYTES = 64 * 1024
 """What a body may hold beyond its frame: members for HTTP alone, and white space."""
+
+
+def upgrade_error(method: str, path: str, headers: Sequence[Header]) -> ClientError | None:
+    """Return why a WebSocket upgrade is refused; None if it may be accepted.
+
+    Args:
+        method: of the request.
+        path: without the query.
+        headers: its header lines.
+    """
+    if path not in RESPONSES_PATHS:
+        if not path.startswith(tuple(f"{prefix}/" for prefix in PREFIXES)):
+            return ClientError("not_found", "there is no such endpoint")
+        text = f"this gateway speaks the WebSocket of the Responses API alone, not that of {path}"
+        return ClientError("not_supported", text)
+    if method != "GET":
+        return ClientError("method_not_allowed", "a WebSocket is asked for with GET")
+    try:
+        for name, value in headers:
+            check_header(name, value)
+    except InvalidHeader as exc:
+        return ClientError("invalid_header", str(exc))
+    return None
 
 
 def size_error(size: int, *, request_bytes: int, frame_bytes: int) -> ClientError | None:

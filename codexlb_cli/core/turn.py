@@ -29,7 +29,7 @@ from codexlb_cli.core.closes import (
     ReconnectPolicy,
 )
 from codexlb_cli.core.failures import MODEL_UNAVAILABLE, Failure, Fault, not_refreshed
-from codexlb_cli.core.giving_up import Refusals, anchor_silent, no_room
+from codexlb_cli.core.giving_up import Refusals, anchor_silent, chain_lost, no_room
 from codexlb_cli.core.plan import Start, new_homes, opening, wait_for_failed, with_models
 from codexlb_cli.core.reconnect import (
     Move,
@@ -124,9 +124,7 @@ class Turn:
         self._bound = self.facts.bound
         self._refusals.failures = self.facts.failures
 
-    def receive(  # noqa: C901 - a line per event
-        self, event: Event, pool: Pool, *, draw: float = 1.0
-    ) -> list[Action]:
+    def receive(self, event: Event, pool: Pool, *, draw: float = 1.0) -> list[Action]:
         """Take one event and return what to do, in order.
 
         Args:
@@ -138,7 +136,15 @@ class Turn:
             AssertionError: the event is not possible in this state; a bug of the caller.
         """
         self._lacking = pool.without_model
-        pool = with_models(pool, is_hard=self._is_hard)
+        actions = self._follows(event, with_models(pool, is_hard=self._is_hard), draw)
+        if self.facts.resends and self.facts.anchored and self.error is not None:
+            error = chain_lost(self.error, self.account or self.facts.owner, pool)
+            return [*actions[:-1], *self._end(error)] if error is not None else actions
+        return actions
+
+    def _follows(  # noqa: C901 - a line per event
+        self, event: Event, pool: Pool, draw: float
+    ) -> list[Action]:
         match self.state, event:
             case (State.NEW, Begin()) | (State.QUEUED, RoomFree()):
                 return self._begin(pool)

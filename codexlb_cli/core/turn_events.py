@@ -27,6 +27,8 @@ class TurnFacts:
         asks: whether the accounts are asked, one by one, for a response that nobody is known to
             store: a not-found has no side effect.
         hint: the account to ask first; None if nothing points to one.
+        resends: whether the client sends its full input again when it is told that its previous
+            response is gone. WebSocket clients do so by themselves: Codex, the Agents SDK.
         deadline: when the first event is due at the latest, seconds since the epoch.
     """
 
@@ -40,6 +42,7 @@ class TurnFacts:
     failures: int = 0
     asks: bool = False
     hint: str | None = None
+    resends: bool = False
     deadline: float = float("inf")
 
     @property

@@ -26,6 +26,7 @@ from codexlb_cli.gateway.models import Models
 from codexlb_cli.gateway.request_log import RequestLine, RequestLog
 from codexlb_cli.gateway.services import Services
 from codexlb_cli.gateway.sinks import Send, client_left, send_json
+from codexlb_cli.gateway.websocket import WebSockets
 
 log = logging.getLogger("codexlb.gateway")
 
@@ -41,12 +42,19 @@ class GatewayApp:
         responses: the Responses endpoint.
         guard: who may speak to it.
         request_log: takes a line per request.
+        websockets: the same endpoint for WebSocket clients.
     """
 
     def __init__(
-        self, services: Services, responses: Responses, guard: Guard, request_log: RequestLog
+        self,
+        services: Services,
+        responses: Responses,
+        guard: Guard,
+        request_log: RequestLog,
+        websockets: WebSockets,
     ) -> None:
         self.guard = guard
+        self.websockets = websockets
         self.request_log = request_log
         self._responses = responses
         self._rest = build_rest(services)
@@ -63,7 +71,7 @@ class GatewayApp:
         except Exception as exc:
             if client_left(exc):
                 return
-            log.error("internal error: %s at %s", type(exc).__name__, _place(exc))
+            log_bug(exc)
             if sent.status is not None:
                 raise
             await _answer(send, ClientError("internal_error", "internal error of the gateway"))
@@ -170,6 +178,11 @@ def _json(status: int, body: object, headers: dict[str, str] | None = None) -> J
 async def _answer(send: Send, error: ClientError, *headers: tuple[str, str]) -> None:
     own = [("x-request-id", str(uuid.uuid4())), *error.headers(), *headers]
     await send_json(send, error.status, own, error.envelope())
+
+
+def log_bug(exc: Exception) -> None:
+    """Say that something happened that nobody expected."""
+    log.error("internal error: %s at %s", type(exc).__name__, _place(exc))
 
 
 def _place(exc: BaseException) -> str:

@@ -118,7 +118,11 @@ class Keys:
             keys: of a request.
             digests: of the encrypted reasoning in its input.
         """
-        unknown = [key for key in keys if key not in self._records or key in self._unsure]
+        unknown = [
+            key
+            for key in keys
+            if not key.passing and (key not in self._records or key in self._unsure)
+        ]
         if unknown:
             nobody: dict[Key, tuple[str, float]] = {}
             found = await self._store.read(find_owners(unknown, self._now()), nobody)
@@ -235,6 +239,10 @@ class Keys:
             elif key not in self._turns:
                 self._records.drop(key)
 
+    def ended(self, key: Key) -> None:
+        """Forget a key that has ended with a client's socket."""
+        self._records.drop(key)
+
     def turn_state_given(self, value: str, account: str) -> None:
         """Note which account gave a turn state."""
         self.pin(turn_state_key(value), account)
@@ -256,7 +264,7 @@ class Keys:
         """Write owner rows, unless they stand there and are young enough."""
         written = None
         for key in keys:
-            if key in self._unsure:
+            if key.passing or key in self._unsure:
                 continue  # another owner may stand there, which nobody could read
             row = self._on_disk.get(key)
             young = row is not None and self._now() - row.at < TOUCH_SECONDS

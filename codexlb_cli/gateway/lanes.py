@@ -8,11 +8,16 @@ limit and after an idle time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from codexlb_cli.core.affinity import UNKEYED, Key
-from codexlb_cli.core.frames import TRAILING_EVENT, is_response_event, parse_event
+from codexlb_cli.core.frames import (
+    STEER_EVENTS,
+    TRAILING_EVENT,
+    is_response_event,
+    parse_event,
+)
 from codexlb_cli.core.handshake import Handshake
 from codexlb_cli.core.headers import Header
 from codexlb_cli.gateway.keys import MOST_REMEMBERED, Recent
@@ -45,6 +50,21 @@ class Lane:
 
 
 @dataclass(slots=True, repr=False, eq=False)
+class Holder:
+    """One lane of a client's WebSocket, which has an upstream socket for itself.
+
+    Attributes:
+        client: what stands for the client's WebSocket; its lanes share it.
+        unasked: takes an event that came between turns.
+        seat: the upstream socket; None until it has one.
+    """
+
+    client: object
+    unasked: Callable[[str], Awaitable[None]]
+    seat: Seat | None = None
+
+
+@dataclass(slots=True, repr=False, eq=False)
 class Seat:
     """A socket in a lane.
 
@@ -54,6 +74,7 @@ class Seat:
         latest: the id of the latest response that was made on it with `store: false`.
         free: set while no turn runs on it.
         waiting: how many anchored turns wait for it.
+        holder: whose socket it is, and nobody else's; None if any turn of its lane may use it.
     """
 
     socket: Socket
@@ -62,6 +83,15 @@ class Seat:
     free: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: int = 0
     watch: asyncio.Task[None] | None = None
+    holder: Holder | None = None
+
+    async def forward(self, frame: str) -> bool:
+        """Send a client's event between turns; False if the socket takes none, or is gone."""
+        try:
+            await self.socket.send(frame)
+        except SocketGone:
+            return False
+        return True
 
 
 class Lanes:
@@ -83,8 +113,25 @@ class Lanes:
         self._free: dict[str, dict[Seat, None]] = {}
         self._waiters: set[asyncio.Future[None]] = set()
 
-    async def take(self, lane: Lane) -> Seat | None:
-        """Return an idle socket of the lane, now busy; None if there is none."""
+    async def take(self, lane: Lane, holder: Holder | None = None) -> Seat | None:
+        """Return an idle socket of the lane, now busy; None if there is none.
+
+        Args:
+            lane: the lane.
+            holder: whose own socket comes first; it becomes the holder of any other.
+        """
+        seat = holder.seat if holder is not None else None
+        if seat is not None and seat.lane == lane and seat.free.is_set():
+            await self._occupy(seat)
+            if seat.socket.open and self._young(seat):
+                return seat
+            self.retire(seat)
+        seat = await self._take_idle(lane)
+        if seat is not None:
+            self._hold(seat, holder)
+        return seat
+
+    async def _take_idle(self, lane: Lane) -> Seat | None:
         while seats := self._idle.get(lane):
             seat = seats.pop()
             await self._occupy(seat)
@@ -94,18 +141,50 @@ class Lanes:
         self._idle.pop(lane, None)
         return None
 
-    def add(self, socket: Socket, lane: Lane) -> Seat:
+    def add(self, socket: Socket, lane: Lane, holder: Holder | None = None) -> Seat:
         """Take over a new socket, busy with the turn that dialled it."""
         seat = Seat(socket, lane)
         self._seats.add(seat)
+        self._hold(seat, holder)
         return seat
 
-    def anchor(self, response_id: str) -> Seat | None:
-        """Return the live socket whose latest response is `response_id`; None if it is gone."""
+    def _hold(self, seat: Seat, holder: Holder | None) -> None:
+        if holder is None:
+            return
+        former, holder.seat, seat.holder = holder.seat, seat, holder
+        if former is not None:
+            former.holder = None
+            if former.free.is_set():
+                self.retire(former)
+
+    async def let_go(self, holder: Holder) -> None:
+        """Take back the socket of a client that has left: for other turns of its conversation."""
+        seat, holder.seat = holder.seat, None
+        if seat is None:
+            return
+        seat.holder = None
+        if not seat.free.is_set():
+            return  # a turn of another lane of the client's is about to end
+        if seat.lane.key.passing:
+            self.retire(seat)  # the conversation has ended with its client
+            return
+        await self._occupy(seat)
+        self.release(seat)
+
+    def anchor(self, response_id: str, holder: Holder | None = None) -> Seat | None:
+        """Return the live socket whose latest response is `response_id`; None if it is gone.
+
+        Args:
+            response_id: the response.
+            holder: who asks; a socket that a client holds is there for its own lanes alone.
+        """
         seat = self._anchors.get(response_id)
         if seat is None or seat.latest != response_id or not seat.socket.open:
             return None
-        return seat
+        foreign = seat.holder is not None and (
+            holder is None or holder.client is not seat.holder.client
+        )
+        return None if foreign else seat
 
     async def freed(self, seconds: float) -> None:
         """Wait until a socket was given back, `seconds` at most."""
@@ -120,15 +199,17 @@ class Lanes:
         """Whether the response was made with `store: false`, here, not long ago."""
         return self._anchors.get(response_id) is not None
 
-    async def take_anchored(self, seat: Seat, response_id: str) -> bool:
+    async def take_anchored(
+        self, seat: Seat, response_id: str, holder: Holder | None = None
+    ) -> bool:
         """Wait until the socket is free and take it; False if the anchor was lost meanwhile."""
         seat.waiting += 1
         try:
-            while self.anchor(response_id) is seat and not seat.free.is_set():
+            while self.anchor(response_id, holder) is seat and not seat.free.is_set():
                 await seat.free.wait()  # and look again: another waiter may have been faster
         finally:
             seat.waiting -= 1
-        if self.anchor(response_id) is not seat:
+        if self.anchor(response_id, holder) is not seat:
             return False
         idle = self._idle.get(seat.lane, [])
         if seat in idle:
@@ -147,18 +228,24 @@ class Lanes:
         if seat.socket.serves_one_turn or not seat.socket.open or not self._young(seat):
             self.retire(seat)
             return
+        if seat.holder is not None:
+            self._free_again(seat)
+            return
         # A socket that holds an unkeyed conversation serves nobody but that conversation.
         if seat.latest is None or seat.lane.key is not UNKEYED:
             self._idle.setdefault(seat.lane, []).append(seat)
+        self._free_again(seat)
+        free = self._free.setdefault(seat.lane.account, {})
+        free[seat] = None
+        if len(free) > MOST_IDLE_PER_ACCOUNT:
+            self.retire(next(iter(free)))
+
+    def _free_again(self, seat: Seat) -> None:
         seat.watch = asyncio.create_task(self._watch(seat))
         seat.free.set()
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
-        free = self._free.setdefault(seat.lane.account, {})
-        free[seat] = None
-        if len(free) > MOST_IDLE_PER_ACCOUNT:
-            self.retire(next(iter(free)))
 
     def retire(self, seat: Seat) -> None:
         """End a socket: its turn failed or its client left, or it is too old."""
@@ -205,16 +292,27 @@ class Lanes:
             if not idle:
                 del self._idle[seat.lane]
         seat.latest = None
+        holder, seat.holder = seat.holder, None
+        if holder is not None:
+            holder.seat = None
         seat.free.set()
 
     async def _watch(self, seat: Seat) -> None:
-        """Read an idle socket, so that its pongs and its end are seen; end it after its time."""
+        """Read an idle socket, so that its pongs and its end are seen; end it after its time.
+
+        One that a client holds stays open as long as the upstream lets it: it would lose its
+        conversation otherwise, whose next turn may be an hour away.
+        """
         age = asyncio.get_running_loop().time() - seat.socket.opened_at
-        rest = max(0.0, min(self._idle_seconds(), self._max_age_seconds() - age))
+        idle = self._idle_seconds() if seat.holder is None else float("inf")
+        rest = max(0.0, min(idle, self._max_age_seconds() - age))
         try:
             async with asyncio.timeout(rest):
                 while True:
-                    kind, _ = parse_event(await seat.socket.receive())
+                    text = await seat.socket.receive()
+                    kind, _ = parse_event(text)
+                    if seat.holder is not None and kind.startswith(STEER_EVENTS):
+                        await seat.holder.unasked(text)
                     if is_response_event(kind) and kind != TRAILING_EVENT:
                         break  # an event that belongs to no turn: nothing here can be trusted
         except (TimeoutError, SocketGone, ValueError):

@@ -52,6 +52,7 @@ class Relay:
 
     Attributes:
         last: the terminal event; None until it came.
+        response_id: of the response; None if the upstream named none.
     """
 
     def __init__(
@@ -63,7 +64,9 @@ class Relay:
         self._head = head
         self._seat = seat
         self._committed: Written | None = None
-        self._response_id: str | None = None
+        self._on_socket: str | None = None
+        self._steered = False
+        self.response_id: str | None = None
         self.last: Received | None = None
 
     async def run(self, first: Received, headers: list[Header]) -> str:
@@ -82,19 +85,37 @@ class Relay:
         await sink.begin([*self._head.headers(socket), *headers])
         idle_seconds = self._services.settings.timeouts.idle
         with Silence(idle_seconds, lambda: socket.end("silent")) as silence:
-            while received.kind not in frames.TERMINAL_EVENTS:
+            while not self._ends(received):
                 if received.kind == frames.ITEM_DONE_EVENT:
                     self._note_reasoning(received.event)
+                elif received.kind == frames.CREATED_EVENT and received is not first:
+                    self._responded(received.event)
                 if frames.is_response_event(received.kind):
                     await sink.event(received.kind, received.text)
                 else:
                     self._head.telemetry(received.kind, received.event, socket.account)
+                    await sink.telemetry(received.kind, received.event, received.text)
                 silence.listen()
                 received = parsed(socket, await socket.receive())
                 silence.broken()
         self.last = received
         await self._finish(received)
         return received.kind
+
+    def _ends(self, received: Received) -> bool:
+        """Whether the turn ends with this event.
+
+        One whose response was cut off by steering goes on with the next response, unless the
+        upstream says that there will be none.
+        """
+        if received.kind == frames.STEER_FAILED_EVENT:
+            return self._steered
+        if received.kind in frames.TERMINAL_EVENTS:
+            steers = self._request.holder is not None
+            self._steered = steers and frames.has_successor(received.kind, received.event)
+            return not self._steered
+        self._steered = self._steered and received.kind != frames.CREATED_EVENT
+        return False
 
     def _responded(self, event: dict[str, Any]) -> None:
         """Note who works on the turn, and where its response will lie."""
@@ -103,10 +124,11 @@ class Relay:
         response = event.get("response")
         response_id = response.get("id") if isinstance(response, dict) else None
         if isinstance(response_id, str):
+            self.response_id = response_id
             if outlasts(self._request.body):
                 told.append(Key("previous_response", response_id))
             else:
-                self._response_id = response_id
+                self._on_socket = response_id
                 self._services.lanes.made(self._seat, response_id)
         self._committed = keys.responded(told, account)
 
@@ -129,7 +151,7 @@ class Relay:
         if last.kind == "error":
             services.lanes.retire(self._seat)
         else:
-            services.lanes.made(self._seat, self._response_id)
+            services.lanes.made(self._seat, self._on_socket)
             services.lanes.release(self._seat)
         await self._sink.finish(last.kind, last.text)
 

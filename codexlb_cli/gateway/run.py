@@ -18,7 +18,7 @@ from typing import Any, Self
 from codexlb_cli.config.load import Settings
 from codexlb_cli.errors import ExitStatus
 from codexlb_cli.gateway.accounts import Accounts
-from codexlb_cli.gateway.app import GatewayApp
+from codexlb_cli.gateway.app import GatewayApp, log_bug
 from codexlb_cli.gateway.dial import dial
 from codexlb_cli.gateway.guard import Guard
 from codexlb_cli.gateway.http import Responses
@@ -31,6 +31,7 @@ from codexlb_cli.gateway.server import Listener, listen
 from codexlb_cli.gateway.services import Services
 from codexlb_cli.gateway.usage import UsageLog
 from codexlb_cli.gateway.usage_poll import UsagePoll
+from codexlb_cli.gateway.websocket import WebSockets
 from codexlb_cli.store.cooldowns import read_states
 from codexlb_cli.store.credentials import CredentialSource
 from codexlb_cli.store.database import database_path
@@ -75,6 +76,7 @@ class Gateway:
         services: accounts, keys and lanes.
         store: what survives a restart.
         responses: the endpoint.
+        websockets: the same for WebSocket clients.
         port: the port that it listens on.
 
     Args:
@@ -127,7 +129,9 @@ class Gateway:
         )
         request_log = RequestLog(inputs.write_line)
         self.responses = Responses(self.services, request_log, inputs.keepalive_seconds)
-        app = GatewayApp(self.services, self.responses, Guard(host, self.port), request_log)
+        self.websockets = WebSockets(self.services, request_log, inputs.keepalive_seconds, log_bug)
+        guard = Guard(host, self.port)
+        app = GatewayApp(self.services, self.responses, guard, request_log, self.websockets)
         self._listener = Listener(app, self.responses, self._socket)
 
     async def __aenter__(self) -> Self:
@@ -188,7 +192,7 @@ async def run_until_signal(
         say: takes what the person is told.
     """
     status = await signals.wait()
-    running = gateway.responses.running
+    running = gateway.responses.running + gateway.websockets.running
     if running:
         turns = "1 turn is" if running == 1 else f"{running} turns are"
         say(f"stopping when {turns} done; Ctrl-C again to end now")

@@ -23,7 +23,9 @@ class NoSeat(Exception):
         self.error = error
 
 
-async def take_anchored(services: Services, seat: Seat, response_id: str) -> Seat:
+async def take_anchored(
+    services: Services, request: TurnRequest, seat: Seat, response_id: str
+) -> Seat:
     """Wait for the socket that holds a response.
 
     Raises:
@@ -32,7 +34,7 @@ async def take_anchored(services: Services, seat: Seat, response_id: str) -> Sea
     limit = services.settings.lanes.queue
     if not seat.free.is_set() and seat.waiting >= limit:
         raise NoSeat(queue_full(limit, "the socket that holds this response"))
-    if not await services.lanes.take_anchored(seat, response_id):
+    if not await services.lanes.take_anchored(seat, response_id, request.holder):
         raise NoSeat(previous_response_not_found())
     return seat
 
@@ -57,7 +59,7 @@ async def take(
         return services.lanes.add(await services.connect(handshake, options), alone)
     lane = Lane.of(request.evidence.lane, request.model, handshake)
     while True:
-        seat = await services.lanes.take(lane)
+        seat = await services.lanes.take(lane, request.holder)
         if seat is not None:
             return seat
         wait = services.accounts.dial_wait(handshake.account)
@@ -67,4 +69,4 @@ async def take(
     socket = await services.dial(handshake, options, services.now)
     seen = limits_among(client_headers(socket.response_headers))
     services.accounts.limits_seen(handshake.account, seen)
-    return services.lanes.add(socket, lane)
+    return services.lanes.add(socket, lane, request.holder)

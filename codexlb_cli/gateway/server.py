@@ -17,24 +17,23 @@ import uuid
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote
 
 import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from codexlb_cli.core.client_errors import ClientError
+from codexlb_cli.core.requests import upgrade_error
 from codexlb_cli.errors import ConfigError
 from codexlb_cli.gateway.app import GatewayApp
+from codexlb_cli.gateway.client_socket import ClientSocket, upgrade
 from codexlb_cli.gateway.http import Responses
 from codexlb_cli.gateway.request_log import RequestLine
 
 LONGEST_HEAD_BYTES = 256 * 1024
 HEAD_SECONDS = 30.0
 KEEP_ALIVE_SECONDS = 75
-
-USE_HTTP = ClientError(
-    "upgrade_required", "this gateway does not take WebSocket clients yet; use HTTP with SSE"
-)
 
 _UPGRADE_HEADERS = frozenset({b"upgrade", b"http2-settings"})
 
@@ -128,9 +127,31 @@ class GatewayProtocol(HttpToolsProtocol):
         return True
 
     def handle_websocket_upgrade(self) -> None:
-        """Refuse an upgrade: foreign hosts and origins with 403, all others with 426."""
+        """Answer an upgrade in one write; called while the parser stops at the end of its head."""
+        stopped_at = sys.exception()
+        assert isinstance(stopped_at, httptools.HttpParserUpgrade)
         headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in self.headers]
-        self._refuse(self._gateway.guard.refuse(headers) or USE_HTTP)
+        method = self.parser.get_method().decode("ascii")
+        error = self._gateway.guard.refuse(headers) or upgrade_error(method, self._path, headers)
+        if error is not None:
+            self._refuse(error)
+            return
+        websockets = self._gateway.websockets
+        answer = upgrade(self.url.decode("ascii"), headers, websockets.options())
+        if answer.status != 101:
+            code = "upgrade_required" if answer.status == 426 else "invalid_request"
+            self._refuse(ClientError(code, "this is no upgrade request of RFC 6455, version 13"))
+            return
+        self.connections.discard(self)
+        rest = self._received[stopped_at.args[0] :]
+        websockets.serve(ClientSocket(self.transport, answer, rest), headers)
+
+    @property
+    def _path(self) -> str:
+        try:
+            return unquote(httptools.parse_url(self.url).path.decode("ascii"))
+        except (httptools.HttpParserInvalidURLError, AttributeError):
+            return ""  # no URL, or one without a path
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP; called while the parser's error is handled."""
@@ -154,8 +175,10 @@ class GatewayProtocol(HttpToolsProtocol):
             f"x-request-id: {uuid.uuid4()}",
             "connection: close",
         ]
+        if error.status == 405:
+            head.append("allow: GET")
         if error.status == 426:
-            head.append("upgrade: HTTP/1.1")  # RFC 9110 section 15.5.22 wants one
+            head.append("sec-websocket-version: 13")  # RFC 6455 section 4.4
         self.transport.write("\r\n".join(head).encode() + b"\r\n\r\n" + body)
         self.transport.close()
 
@@ -195,7 +218,7 @@ class Listener:
 
     Args:
         app: the application.
-        responses: the endpoint whose turns are drained.
+        responses: the endpoint whose turns are drained, and so are those of the app's WebSockets.
         listener: the bound socket.
     """
 
@@ -212,6 +235,7 @@ class Listener:
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
         )
         self._responses = responses
+        self._websockets = app.websockets
         self._server = _Server(config)
         self._socket = listener
         self._task: asyncio.Task[Any] | None = None
@@ -234,11 +258,19 @@ class Listener:
         assert self._task is not None, "start() comes first"
         self._server.should_exit = True
         self._responses.stop_reading()
+        self._websockets.stop_reading()
         waiting = asyncio.create_task(hurry.wait())
+        drained = asyncio.create_task(self._drained(self._task))
         await asyncio.wait(
-            (self._task, waiting), timeout=drain_seconds, return_when=asyncio.FIRST_COMPLETED
+            (drained, waiting), timeout=drain_seconds, return_when=asyncio.FIRST_COMPLETED
         )
         waiting.cancel()
+        drained.cancel()
         await self._responses.stop_turns()
+        await self._websockets.stop_turns()
         self._server.force_exit = True
         await asyncio.wait((self._task,), timeout=1.0)
+
+    async def _drained(self, server: asyncio.Task[Any]) -> None:
+        await asyncio.wait((server,))
+        await self._websockets.drained()

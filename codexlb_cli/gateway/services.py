@@ -16,7 +16,7 @@ from codexlb_cli.core.turn_events import Action, Event
 from codexlb_cli.core.usage import TurnRecord
 from codexlb_cli.gateway.accounts import Accounts
 from codexlb_cli.gateway.keys import Keys
-from codexlb_cli.gateway.lanes import Lanes
+from codexlb_cli.gateway.lanes import Holder, Lanes
 from codexlb_cli.gateway.sockets import Connector, Dialler
 from codexlb_cli.store.running import Store
 
@@ -30,12 +30,14 @@ class TurnRequest:
         body: the parsed body.
         evidence: its affinity evidence.
         request_id: the value of `x-request-id`.
+        holder: the lane of the client's WebSocket; None for a client that speaks HTTP.
     """
 
     headers: list[Header]
     body: Body
     evidence: Evidence
     request_id: str
+    holder: Holder | None = None
 
     @property
     def model(self) -> str | None:

@@ -39,6 +39,9 @@ class Sink(Protocol):
     async def event(self, kind: str, text: str) -> None:
         """Take an event that is not the last."""
 
+    async def telemetry(self, kind: str, event: Mapping[str, Any], text: str) -> None:
+        """Take what the upstream says beside the response: limits, the model, unknown types."""
+
     async def finish(self, kind: str, text: str) -> None:
         """Take the terminal event."""
 
@@ -98,6 +101,9 @@ class _BeforeHead:
     def __init__(self, send: Send) -> None:
         self.status: int | None = None
         self._send = send
+
+    async def telemetry(self, kind: str, event: Mapping[str, Any], text: str) -> None:
+        """Over HTTP these events are headers, or nothing."""
 
     async def fail(self, error: ClientError, headers: list[Header]) -> None:
         """Write an error of ours."""

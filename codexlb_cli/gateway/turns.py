@@ -66,6 +66,9 @@ from codexlb_cli.gateway.services import Services, TurnRequest
 from codexlb_cli.gateway.sinks import Sink
 from codexlb_cli.gateway.sockets import DialError, Socket, SocketGone
 
+_MOST_TELEMETRY = 63
+"""How many events beside the response are kept until it begins."""
+
 
 class TurnRunner:
     """Runs one turn.
@@ -96,6 +99,7 @@ class TurnRunner:
         self._outbound: Outbound | None = None
         self._first: Received | None = None
         self._refusal: str | None = None
+        self._telemetry: list[Received] = []
         self._tokens: dict[str, str | None] = {}
         self._head = Head(services)
 
@@ -103,6 +107,21 @@ class TurnRunner:
     def strength(self) -> Strength:
         """The turn's affinity."""
         return Strength.HARD if self._anchored_seat else self.ownership.key.strength
+
+    async def forward(self, frame: str) -> bool:
+        """Send a client's event about the response to the socket that serves it.
+
+        Returns:
+            False if that takes none, or is gone.
+        """
+        if self._seat is None or self._seat.socket.serves_one_turn:
+            return False
+        return await self._seat.forward(frame)
+
+    @property
+    def response_id(self) -> str | None:
+        """The response that is under way; None before it begins."""
+        return self.relay.response_id if self.relay is not None else None
 
     @property
     def outcome(self) -> str:
@@ -218,12 +237,13 @@ class TurnRunner:
             now=now,
             acts=acts_twice(request.body, reconnect_policy(settings)),
             deadline=now + settings.timeouts.before_first_event_total,
+            resends=request.holder is not None,
         )
 
     @cached_property
     def _anchored_seat(self) -> Seat | None:
         previous = self._request.evidence.previous_response
-        return self._services.lanes.anchor(previous) if previous else None
+        return self._services.lanes.anchor(previous, self._request.holder) if previous else None
 
     @cached_property
     def _seated(self) -> Seated:
@@ -300,7 +320,7 @@ class TurnRunner:
         seat, previous = self._anchored_seat, self._request.evidence.previous_response
         if seat is not None and previous is not None:
             self._tokens[seat.lane.account] = seat.lane.token
-            return await seats.take_anchored(self._services, seat, previous)
+            return await seats.take_anchored(self._services, self._request, seat, previous)
         return await seats.take(self._services, self._request, outbound.handshake)
 
     def _bound_by_another(self) -> str | None:
@@ -319,6 +339,7 @@ class TurnRunner:
             {self.ownership.key, self._request.evidence.lane}, self._socket.account
         )
         assert self._outbound is not None, "a socket was opened for it"
+        self._telemetry.clear()
         was_open = self._socket.open
         due = self._due()
         try:
@@ -352,6 +373,7 @@ class TurnRunner:
                 return self._refused(received.event)
             if not frames.is_response_event(received.kind):
                 self._head.telemetry(received.kind, received.event, self._socket.account)
+                self._telemetry = [*self._telemetry[-_MOST_TELEMETRY:], received]
             elif received.kind != frames.TRAILING_EVENT:  # the end of an earlier turn
                 self._first = received
                 return Responded()
@@ -386,6 +408,8 @@ class TurnRunner:
         self.first_event_at = self._loop.time()
         relay = Relay(self._services, self._request, self._sink, self._head, self._seat)
         self.relay = relay
+        for received in self._telemetry:
+            await self._sink.telemetry(received.kind, received.event, received.text)
         try:
             self.ended_with = await relay.run(self._first, self._answer_headers())
         except SocketGone as exc:

@@ -10,6 +10,7 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any, Protocol
 
+from codexlb_cli.mock_upstream import wire
 from codexlb_cli.mock_upstream.answers import compose
 from codexlb_cli.mock_upstream.outlets import FrameOutlet, Frames
 from codexlb_cli.mock_upstream.recording import Frame
@@ -60,6 +61,8 @@ class Session:
         self._outlet = FrameOutlet(channel, self.close)
         self._running: TurnPerformance | None = None
         self._latest: str | None = None
+        self._steered: TurnRequest | None = None
+        self._successor: tuple[TurnRequest, Turn] | None = None
 
     @property
     def ignores_pings(self) -> bool:
@@ -93,6 +96,9 @@ class Session:
             request, turn = await self._turns.get()
             try:
                 await self._perform(request, turn)
+                while self._successor is not None:
+                    (request, turn), self._successor = self._successor, None
+                    await self._perform(request, turn)
             except ConnectionError:
                 return
 
@@ -133,6 +139,8 @@ class Session:
             await self._create(body, size)
         elif kind == "response.interrupt":
             self._interrupt(body)
+        elif kind == "response.steer":
+            await self._steer(body)
         elif body is None:
             raise invalid_request("The message is not valid JSON.", code="invalid_json")
         else:
@@ -170,7 +178,31 @@ class Session:
                 code="response_not_found",
                 param="response_id",
             )
-        running.interrupt()
+        running.cut_short("interrupted")
+
+    async def _steer(self, body: Any) -> None:
+        """Cut the running response short; its successor answers what the client says instead."""
+        asked, running = body.get("previous_response_id"), self._running
+        steer = {"previous_response_id": asked, "input": body.get("input")}
+        if running is None or running.turn.response_id != asked:
+            code = "response_already_completed" if asked == self._latest else "response_not_found"
+            error = {"code": code, "message": "There is no such response in progress."}
+            await self._say("response.steer.failed", steer=steer, error=error)
+            return
+        self._steered = parse_request(
+            {**self._steered_body(running), **steer}, len(wire.to_json(steer))
+        )
+        await self._say("response.steer.accepted", steer=steer)
+        running.cut_short("steered")
+
+    def _steered_body(self, running: TurnPerformance) -> dict[str, object]:
+        request = running.stream.request
+        return {"model": request.model, "store": request.stored}
+
+    async def _say(self, kind: str, **fields: object) -> None:
+        """Send an event that belongs to no response."""
+        self._channel.put_text(wire.to_json({"type": kind, "sequence_number": 0, **fields}))
+        await self._outlet.flush()
 
     # What the upstream sends
 
@@ -198,6 +230,7 @@ class Session:
         # A silent turn is not over: whatever comes next overlaps it.
         if outcome != "silence":
             self._running = None
+            self._succeed()
         if outcome in {"response.completed", "response.incomplete"} and turn.response_id:
             self._latest = turn.response_id
             if request.stored:
@@ -205,6 +238,20 @@ class Session:
         elif outcome != "silence":
             self._evict(request)
         self._state.recording.finish(turn, outcome)
+
+    def _succeed(self) -> None:
+        """Begin the successor of a steered response, before whatever else waits."""
+        request, self._steered = self._steered, None
+        if request is None:
+            return
+        turn = self._state.recording.begin(
+            socket=self._handshake.socket,
+            account=self._account,
+            transport="websocket",
+            model=request.model,
+            warm_up=False,
+        )
+        self._successor = (request, turn)
 
     def _evict(self, request: TurnRequest) -> None:
         """Forget the response that a failed turn continued; the socket knows no other way back."""

@@ -82,11 +82,11 @@ class TurnPerformance:
         self._outlet = outlet
         self._sleep = sleep
         self._ended = ended
-        self._interrupted = asyncio.Event()
+        self._cut_short: str | None = None
 
-    def interrupt(self) -> None:
-        """End the response early, as `response.interrupt` asks."""
-        self._interrupted.set()
+    def cut_short(self, reason: str) -> None:
+        """End the response early, as incomplete for this reason; the first counts."""
+        self._cut_short = self._cut_short or reason
 
     async def perform(self) -> None:
         """Play the turn to its end."""
@@ -102,8 +102,8 @@ class TurnPerformance:
             outlet.put(*event)
         if await self._reach("created") or await self._items():
             return
-        if self._interrupted.is_set():
-            outlet.put(*stream.incomplete("interrupted"))
+        if self._cut_short is not None:
+            outlet.put(*stream.incomplete(self._cut_short))
             await self._end("response.incomplete")
         else:
             outlet.put(*stream.completed(rule.completed_bytes))
@@ -121,7 +121,7 @@ class TurnPerformance:
             if is_delta and rule.delta_delay:
                 await outlet.flush()
                 await self._sleep(rule.delta_delay)
-            if self._interrupted.is_set():
+            if self._cut_short is not None:
                 return False
             outlet.put(name, payload)
             if is_delta:

@@ -1,0 +1,143 @@
+"""A client's WebSocket: the upgrade, text frames in and out, and the close.
+
+The websockets library sits behind `ClientSocket`. The upgrade request was read by the HTTP parser,
+so that heads are bounded and refused in one place, and its answer goes out in one write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from websockets.asyncio.connection import Connection
+from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
+from websockets.extensions.permessage_deflate import enable_server_permessage_deflate
+from websockets.http11 import Request
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from codexlb_cli.core.headers import Header
+from codexlb_cli.gateway.bodies import ClientGone
+
+CLOSE_SECONDS = 1.0
+INTERNAL_ERROR = 1011
+SERVICE_RESTART = 1012
+UNSUPPORTED_DATA = 1003
+
+
+class _Connection(Connection):
+    """A connection that ends TCP once the closing handshake is over (RFC 6455 section 7.1.1)."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.protocol.close_rcvd is not None and not self.transport.is_closing():
+            self.loop.call_soon(self.transport.close)
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """The answer to an upgrade request.
+
+    Attributes:
+        status: 101, or why the request is no proper one: 400, or 426 for another version.
+        answer: the bytes of the 101.
+        protocol: of the frames that follow.
+    """
+
+    status: int
+    answer: bytes
+    protocol: ServerProtocol
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradeOptions:
+    """How to answer an upgrade.
+
+    Attributes:
+        deflate: whether messages are compressed where the client offers it.
+        largest_bytes: of a client's message; a larger one ends the socket with 1009.
+    """
+
+    deflate: bool
+    largest_bytes: int
+
+
+def upgrade(target: str, headers: Sequence[Header], options: UpgradeOptions) -> Upgrade:
+    """Answer an upgrade request.
+
+    Args:
+        target: of the request.
+        headers: its header lines.
+        options: how.
+    """
+    extensions = enable_server_permessage_deflate(None) if options.deflate else ()
+    negotiation = ServerProtocol(extensions=extensions)
+    response = negotiation.accept(Request(target, Headers(headers)))
+    response.headers["x-request-id"] = str(uuid.uuid4())
+    # A second one, for the first still waits for the head that the HTTP parser has read.
+    frames = ServerProtocol(state=State.OPEN, max_size=options.largest_bytes)
+    frames.extensions = negotiation.extensions
+    return Upgrade(response.status_code, response.serialize(), frames)
+
+
+class ClientSocket:
+    """A client's WebSocket.
+
+    Args:
+        transport: whose client has asked for the upgrade.
+        accepted: the answer, with 101.
+        received: what came after the head.
+    """
+
+    def __init__(
+        self, transport: asyncio.Transport, accepted: Upgrade, received: bytes = b""
+    ) -> None:
+        self._connection = _Connection(
+            accepted.protocol, ping_interval=None, close_timeout=CLOSE_SECONDS
+        )
+        self._connection.connection_made(transport)
+        transport.set_protocol(self._connection)
+        transport.write(accepted.answer)
+        if received:
+            self._connection.data_received(received)
+
+    async def receive(self) -> str:
+        """Return the next text frame.
+
+        Raises:
+            ClientGone: the client has left, or sent a binary frame, which ends the socket.
+        """
+        try:
+            message = await self._connection.recv()
+        except ConnectionClosed:
+            raise ClientGone from None
+        if isinstance(message, bytes):
+            await self.close(UNSUPPORTED_DATA, "text frames only")
+            raise ClientGone
+        return message
+
+    async def send(self, text: str) -> None:
+        """Send a text frame, as fast as the client reads.
+
+        Raises:
+            ClientGone: the client has left.
+        """
+        try:
+            await self._connection.send(text)
+        except ConnectionClosed:
+            raise ClientGone from None
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close with a code, and wait a moment for the client's answer."""
+        await self._connection.close(code, reason)
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        self._connection.transport.abort()
+
+    async def left(self) -> None:
+        """Return once the connection has ended."""
+        await self._connection.wait_closed()
