@@ -44,6 +44,9 @@ def upgrade_error(method: str, path: str, headers: Sequence[Header]) -> ClientEr
             check_header(name, value)
     except InvalidHeader as exc:
         return ClientError("invalid_header", str(exc))
+    versions = {v.strip() for n, v in headers if n.lower() == "sec-websocket-version"}
+    if versions - {"13"}:  # RFC 6455 section 4.2.2
+        return ClientError("upgrade_required", "this gateway speaks version 13 of the WebSocket")
     return None
 
 

@@ -42,7 +42,7 @@ class Upgrade:
     """The answer to an upgrade request.
 
     Attributes:
-        status: 101, or why the request is no proper one: 400, or 426 for another version.
+        status: 101, or another one if the request is no proper one.
         answer: the bytes of the 101.
         protocol: of the frames that follow.
     """

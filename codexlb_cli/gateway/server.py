@@ -139,8 +139,8 @@ class GatewayProtocol(HttpToolsProtocol):
         websockets = self._gateway.websockets
         answer = upgrade(self.url.decode("ascii"), headers, websockets.options())
         if answer.status != 101:
-            code = "upgrade_required" if answer.status == 426 else "invalid_request"
-            self._refuse(ClientError(code, "this is no upgrade request of RFC 6455, version 13"))
+            text = "this is no upgrade request of RFC 6455"
+            self._refuse(ClientError("invalid_request", text))
             return
         self.connections.discard(self)
         rest = self._received[stopped_at.args[0] :]
@@ -198,7 +198,8 @@ def listen(host: str, port: int) -> socket.socket:
         ConfigError: the port is in use, or may not be bound.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol is named, since asyncio sends small writes at once only where it is.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))

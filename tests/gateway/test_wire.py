@@ -137,7 +137,6 @@ UPGRADE = [
 
 
 REFUSED_UPGRADES: list[tuple[list[Header], int, str]] = [
-    ([], 426, "upgrade_required"),
     ([("Origin", "https://example.com")], 403, "forbidden_origin"),
     ([("Sec-Fetch-Site", "cross-site")], 403, "forbidden_origin"),
     ([("Host", "example.com")], 403, "forbidden_host"),
@@ -154,9 +153,73 @@ def test_an_upgrade_is_refused_in_one_write(tmp_path: Path) -> None:
                 first, rest = await raw(stage.port, request_head("GET", path, lines))
                 assert rest == b""
                 assert_refusal(first, status, code)
+        for method, path, lines, status, code in OTHER_UPGRADES:
+            named = [("Host", f"127.0.0.1:{stage.port}"), *lines]
+            first, rest = await raw(stage.port, request_head(method, path, named))
+            assert rest == b"", path
+            assert_refusal(first, status, code)
         assert stage.dialled == []
 
     run(test, tmp_path)
+
+
+def _upgrade(**others: str) -> list[Header]:
+    changed = {name.replace("_", "-"): value for name, value in others.items()}
+    lines = [(name, changed.get(name.lower(), value)) for name, value in UPGRADE]
+    return [(name, value) for name, value in lines if value]
+
+
+OTHER_UPGRADES: list[tuple[str, str, list[Header], int, str]] = [
+    ("GET", "/nothing", UPGRADE, 404, "not_found"),
+    ("GET", "/v1/realtime?model=gpt", UPGRADE, 501, "not_supported"),
+    ("GET", "/backend-api/codex/else", UPGRADE, 501, "not_supported"),
+    ("POST", RESPONSES, UPGRADE, 405, "method_not_allowed"),
+    ("GET", RESPONSES, _upgrade(sec_websocket_version="8"), 426, "upgrade_required"),
+    ("GET", RESPONSES, _upgrade(sec_websocket_key=""), 400, "invalid_request"),
+    ("GET", RESPONSES, _upgrade(sec_websocket_key="short"), 400, "invalid_request"),
+    ("GET", RESPONSES, [*UPGRADE, ("X-Long", "a\x01b")], 400, "invalid_header"),
+]
+
+
+def test_an_upgrade_is_accepted_in_one_write_whatever_its_size(tmp_path: Path) -> None:
+    """Codex's metadata is longer than what the WebSocket library reads of a head."""
+
+    async def test(stage: Stage) -> None:
+        for path in (f"{RESPONSES}?model=mock", "/backend-api/codex/responses", "/v1/%72esponses"):
+            many = [(f"x-header-{number}", "1") for number in range(150)]
+            lines = [("Host", f"127.0.0.1:{stage.port}"), ("x-codex-turn-metadata", "x" * 20_000)]
+            head = request_head("GET", path, [*lines, *many, *UPGRADE])
+            reader, writer = await asyncio.open_connection("127.0.0.1", stage.port)
+            writer.write(head)
+            answer = await reader.read(1 << 16)
+            assert answer.startswith(b"HTTP/1.1 101 ")
+            assert answer.endswith(b"\r\n\r\n")
+            assert b"x-request-id: " in answer
+            writer.close()
+            await writer.wait_closed()
+
+    run(test, tmp_path)
+
+
+def test_small_writes_are_not_held_back() -> None:
+    """An event that waits for the client's delayed ACK is 40 ms late (Nagle's algorithm)."""
+
+    async def main() -> None:
+        accepted = asyncio.get_running_loop().create_future()
+        server = await asyncio.start_server(
+            lambda _, writer: accepted.set_result(writer), sock=listen("127.0.0.1", 0)
+        )
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            _, client = await asyncio.open_connection("127.0.0.1", port)
+            writer = await accepted
+            inner = writer.get_extra_info("socket")
+            assert inner.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+            for one in (client, writer):
+                one.close()
+                await one.wait_closed()
+
+    asyncio.run(main())
 
 
 def assert_refusal(data: bytes, status: int, code: str) -> None:

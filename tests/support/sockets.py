@@ -23,7 +23,8 @@ class Client:
     connection: ClientConnection
 
     async def say(self, kind: str, **members: object) -> None:
-        await self.connection.send(json.dumps({"type": kind, **members}))
+        frame = {"type": kind, **members}
+        await self.connection.send(json.dumps(frame, separators=(",", ":")))
 
     async def create(self, **members: object) -> None:
         await self.say("response.create", **{"model": "mock", "input": "hello", **members})
