@@ -46,9 +46,9 @@ def test_events_are_those_of_the_upstream(tmp_path: Path) -> None:
                 seen = []
                 for one in (direct, ws):
                     await one.create(**members)
-                    events = []
+                    events: list[str] = []
                     while not events or json.loads(events[-1])["type"] != "response.completed":
-                        events.append(await one.connection.recv())
+                        events.append(str(await one.connection.recv()))
                     number = json.loads(events[0])["response"]["id"].removeprefix("resp_")
                     seen.append([event.replace(number, "N") for event in events])
                 assert seen[0] == seen[1]
@@ -316,12 +316,14 @@ def test_a_silent_chain_is_told_to_send_all(tmp_path: Path) -> None:
     run_virtually(test, tmp_path, rule, seconds=1000, answer_seconds=1000)
 
 
-LIMIT = ErrorSpec(
-    status=429,
-    type="usage_limit_reached",
-    code="usage_limit_reached",
-    message="The usage limit has been reached",
-    resets_in_seconds=7200,
+LIMIT = ErrorSpec.model_validate(
+    {
+        "status": 429,
+        "type": "usage_limit_reached",
+        "code": "usage_limit_reached",
+        "message": "The usage limit has been reached",
+        "resets_in_seconds": 7200,
+    }
 )
 
 

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
+from codexlb_cli.gateway.server import listen
 from tests.support.client import Header, connection, request, request_head
 from tests.support.gateway import RESPONSES, Stage, run, turn_body
 
