@@ -203,22 +203,6 @@ def test_a_session_finds_its_account_again_after_a_restart(tmp_path: Path) -> No
         assert turns(mock.upstream) == [("home", DONE), ("home", DONE), ("work", DONE)]
 
 
-def test_with_websockets_on_codex_goes_on_over_http_at_once(tmp_path: Path) -> None:
-    with upstream() as mock:
-        with serving(tmp_path, mock.base_url) as gateway, relaying(gateway.base_url) as relay:
-            on = "\nsupports_websockets = true\n"
-            codex = Codex(tmp_path / "c", gateway, provider=on, via=relay.base_url)
-            succeeded(codex.exec("hello"), "You said: hello")
-        upgrade, post = relay.connections
-        assert upgrade.sent[0].startswith(b"GET /v1/responses HTTP/1.1\r\n")
-        # Head and body of the refusal in one piece: Codex reads no body that comes later.
-        (refusal,) = upgrade.received
-        assert refusal.startswith(b"HTTP/1.1 426 Upgrade Required\r\n")
-        assert b'"code": "upgrade_required"' in refusal
-        assert post.sent[0].startswith(b"POST /v1/responses HTTP/1.1\r\n")
-        assert turns(mock.upstream) == [("work", DONE)]
-
-
 def test_the_clients_own_key_goes_nowhere(tmp_path: Path) -> None:
     with upstream() as mock:
         with serving(tmp_path, mock.base_url) as gateway, relaying(gateway.base_url) as relay:
