@@ -54,8 +54,8 @@ ERROR_CASES: dict[str, str] = {
     "model_unavailable": "the configuration keeps the model from every account",
     "invalid_request": "no HTTP, no JSON object, or a member of the wrong type",
     "invalid_header": "a header name or value that cannot be sent on",
-    "queue_full": "too many turns wait for an account that takes no more, or for the socket that "
-    "holds the previous response; with Retry-After 1",
+    "queue_full": "too many turns wait for an account that takes no more, for the socket that "
+    "holds the previous response, or on one WebSocket; with Retry-After 1",
     "forbidden_host": "`Host` is neither a loopback name nor the configured host",
     "forbidden_origin": "`Origin` or `Sec-Fetch-Site` says that a foreign web page asks",
     "not_supported": "an endpoint or a mode that is not bridged; the message says which",
@@ -63,7 +63,10 @@ ERROR_CASES: dict[str, str] = {
     "method_not_allowed": "the path takes another method",
     "request_timeout": "nothing more of the body came for 30 s",
     "head_too_large": "the headers are larger than 256 KiB",
-    "upgrade_required": "a WebSocket upgrade: clients use HTTP with SSE",
+    "upgrade_required": "a WebSocket upgrade with another version than 13",
+    "invalid_stream_id": "over a WebSocket: a `stream_id` that is no name",
+    "websocket_stream_limit_reached": "over a WebSocket: its 33rd `stream_id`",
+    "response_not_found": "over a WebSocket: an event about a response that does not run there",
     "internal_error": "a bug of the gateway",
 }
 

@@ -108,7 +108,7 @@ def too_many_streams() -> ClientError:
 def no_such_response(frame: ClientFrame) -> ClientError:
     """Say that an event is about no response that this socket knows."""
     named = "response_id" if frame.body.get("response_id") else "previous_response_id"
-    text = f"`{frame.kind}` is about no response that runs on this WebSocket, or ran on it last"
+    text = "the event is about no response that runs on this WebSocket, or ran on it last"
     return ClientError("response_not_found", text, param=named)
 
 

@@ -11,10 +11,11 @@ from typing import Any
 from codexlb_cli.mock_upstream.rules import ErrorSpec, HandshakeRule, TurnRule
 from codexlb_cli.store.credentials import Credentials
 from codexlb_cli.store.secrets import Secret
-from tests.support.client import Answer, Header, connection, request, request_head
+from tests.support.client import TERMINAL, Answer, Header, connection, request, request_head
 from tests.support.gateway import RESPONSES, Stage, run
 from tests.support.issuer import issuing
 from tests.support.serving import Program, serving
+from tests.support.sockets import client
 
 LEAK = "LEAK-7f3a"
 KEY = f"sk-{LEAK}-of-work"
@@ -78,6 +79,36 @@ async def drive(program: Program) -> list[Answer]:
         exchange.leave()
     await request(program.port, "GET", "/v1/models", close)
     return answers
+
+
+async def drive_socket(program: Program) -> list[str]:
+    """Do the same over a WebSocket; return the error frames and the close reasons."""
+    errors: list[str] = []
+    frames = [
+        json.dumps({"type": "response.create", "model": model, "input": PROMPT})
+        for model in ("mock", "401", "429", "500", "1011", "broken", "created")
+    ]
+    frames += [
+        f'{{"input": "{PROMPT}"',
+        json.dumps({"type": PROMPT}),
+        json.dumps({"type": "response.create", "model": [PROMPT]}),
+        json.dumps({"type": "response.create", "stream_id": PROMPT}),
+        json.dumps({"type": f"response.{PROMPT}", "response_id": PROMPT}),
+        json.dumps(
+            {"type": "response.create", "client_metadata": {"x-codex-turn-state": f"{LEAK}\n"}}
+        ),
+        json.dumps({"type": "response.create", "previous_response_id": PROMPT, "store": False}),
+    ]
+    async with client(program.port, headers=SECRETS) as ws:
+        for frame in frames:
+            await ws.connection.send(frame)
+            last = (await ws.until(*TERMINAL))[-1]
+            if last["type"] == "error":
+                errors.append(str(last))
+        await ws.connection.send(PROMPT.encode())
+        assert await ws.closed() == 1003
+        errors.append(str(ws.connection.close_reason))
+    return errors
 
 
 async def turn(program: Program, members: dict[str, Any]) -> Answer:
@@ -164,6 +195,9 @@ def test_secrets_stay_where_they_belong(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
         async with serving(stage.cli, "-v", **stage.environ) as program:
             answers = await drive(program)
+            errors = await drive_socket(program)
+            assert len(errors) > 8
+            assert [error for error in errors if LEAK in error] == []
             arguments = Path(f"/proc/{program.process.pid}/cmdline")
             if arguments.exists():
                 assert LEAK.encode() not in arguments.read_bytes()
