@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs
 
 from codexlb_cli.mock_upstream import wire
 from codexlb_cli.mock_upstream.answers import compose
 from codexlb_cli.mock_upstream.file_requests import file_segments
 from codexlb_cli.mock_upstream.issuer_http import IssuerExchange
 from codexlb_cli.mock_upstream.issuer_requests import is_for_issuer
+from codexlb_cli.mock_upstream.models import JSON, asks_for_models, models_reply
 from codexlb_cli.mock_upstream.outlets import JsonOutlet, SseOutlet
 from codexlb_cli.mock_upstream.recording import FileRequest
 from codexlb_cli.mock_upstream.requests import RefusedError, invalid_request, parse_request
 from codexlb_cli.mock_upstream.rules import ErrorSpec
-from codexlb_cli.mock_upstream.script import SHORTCUTS
 from codexlb_cli.mock_upstream.state import INVALID_API_KEY
 from codexlb_cli.mock_upstream.turns import TurnPerformance
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from codexlb_cli.mock_upstream.recording import Turn
     from codexlb_cli.mock_upstream.requests import TurnRequest
     from codexlb_cli.mock_upstream.state import UpstreamState
-
-_MODELS = (*(name for name in SHORTCUTS if "CODE" not in name), "mock-close-1011")
 
 
 class HttpExchange:
@@ -83,8 +81,8 @@ class HttpExchange:
             return await self._error(INVALID_API_KEY)
         if head.method == "POST" and head.path.endswith("/responses"):
             return await self._respond(account, body)
-        if head.method == "GET" and head.path.endswith("/models"):
-            return await self._answer(200, self._models())
+        if head.method == "GET" and asks_for_models(head):
+            return await self._models(account)
         unknown = f"Invalid URL ({head.method} {head.path[:200]})"
         error = ErrorSpec(status=404, type="invalid_request_error", message=unknown)
         return await self._error(error)
@@ -170,14 +168,24 @@ class HttpExchange:
             state.recording.finish(turn, "client left")
         return stayed and self._head.keeps_alive and not outlet.aborted
 
-    def _models(self) -> dict[str, object]:
-        if "client_version" in parse_qs(self._head.target.partition("?")[2]):
-            return {"models": [_codex_model(name) for name in _MODELS]}
-        models = [
-            {"id": name, "object": "model", "created": 1_780_000_000, "owned_by": "mock"}
-            for name in _MODELS
-        ]
-        return {"object": "list", "data": models}
+    async def _models(self, account: str) -> bool:
+        rule = self._state.models_rule(account)
+        if rule.delay and not await self._incoming.outlasts(self._state.sleep(rule.delay)):
+            return False
+        if rule.silence:
+            return await self._incoming.outlasts(asyncio.Event().wait())
+        if rule.cut:
+            await wire.cut(self._writer)
+            return False
+        reply = models_reply(self._head, rule)
+        keep = self._head.keeps_alive
+        self._writer.write(
+            wire.response(
+                reply.status, reply.body, reply.headers, content_type=JSON, close=not keep
+            )
+        )
+        await self._writer.drain()
+        return keep
 
     async def _error(self, error: ErrorSpec) -> bool:
         return await self._answer(error.status or 500, {"error": error.body})
@@ -196,29 +204,3 @@ def bad_request(error: wire.BadRequestError) -> bytes:
     """Return the last answer on a connection: to what cannot be read."""
     fault = ErrorSpec(status=error.status, message=str(error))
     return wire.json_response(error.status, {"error": fault.body}, {}, close=True)
-
-
-def _codex_model(name: str) -> dict[str, object]:
-    """A model as Codex reads it from its `/models`; the fields of its own bundled list."""
-    return {
-        "slug": name,
-        "display_name": name,
-        "description": SHORTCUTS.get(name, "closes before response.created, on every other turn"),
-        "default_reasoning_level": "medium",
-        "supported_reasoning_levels": [{"effort": "medium", "description": "medium"}],
-        "shell_type": "shell_command",
-        "visibility": "list",
-        "supported_in_api": True,
-        "priority": 1,
-        "service_tiers": [],
-        "base_instructions": "You are a mock.",
-        "context_window": 272_000,
-        "max_context_window": 272_000,
-        "truncation_policy": {"mode": "bytes", "limit": 10_000},
-        "input_modalities": ["text"],
-        "use_responses_lite": False,
-        "support_verbosity": False,
-        "default_verbosity": None,
-        "apply_patch_tool_type": None,
-        "web_search_tool_type": "text",
-    }

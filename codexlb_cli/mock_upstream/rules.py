@@ -287,5 +287,46 @@ class TurnRule(Rule):
         return "created" if self.failed or self.incomplete is not None else "before_created"
 
 
+class ModelsRule(Rule):
+    """What an account answers to `GET .../models`.
+
+    Attributes:
+        delay: seconds before the answer.
+        silence: never answer; the connection stays open.
+        cut: end the TCP connection without an answer.
+        status: refuse with this HTTP status.
+        error: the error envelope of a refusal.
+        body: the body of a refusal, as it is, instead of an envelope.
+        models: the names of the account's models; None for the mock's usual ones.
+        etag: the `ETag` of its lists; None for none.
+        catalogue: whether it has the catalogue that Codex asks for, or lists its models as ever.
+    """
+
+    on: Literal["models"] = "models"
+    delay: Seconds = 0.0
+    silence: bool = False
+    cut: bool = False
+    status: ErrorStatus | None = None
+    error: ErrorSpec | None = None
+    body: str | None = None
+    models: Annotated[tuple[str, ...], Field(strict=False)] | None = None
+    etag: str | None = None
+    catalogue: bool = True
+
+    @field_validator("etag")
+    @classmethod
+    def _an_etag(cls, etag: str | None) -> str | None:
+        _check_headers({} if etag is None else {"etag": etag})
+        return etag
+
+    @model_validator(mode="after")
+    def _one_outcome(self) -> Self:
+        check_refusal(
+            silence=self.silence, cut=self.cut, status=self.status, error=self.error, body=self.body
+        )
+        return self
+
+
 NORMAL_TURN = TurnRule()
 NORMAL_HANDSHAKE = HandshakeRule()
+NORMAL_MODELS = ModelsRule()

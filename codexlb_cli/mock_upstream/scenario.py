@@ -14,17 +14,18 @@ from codexlb_cli.config.scenario_toml import (
 )
 from codexlb_cli.errors import ConfigError
 from codexlb_cli.mock_upstream.issuer_rules import IssuerRule
-from codexlb_cli.mock_upstream.rules import HandshakeRule, TurnRule
-from codexlb_cli.mock_upstream.script import Script
+from codexlb_cli.mock_upstream.rules import HandshakeRule, ModelsRule, TurnRule
+from codexlb_cli.mock_upstream.script import AnyRule, Script
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-_KINDS: dict[str, type[HandshakeRule | TurnRule]] = {
+_KINDS: dict[str, type[HandshakeRule | TurnRule | ModelsRule]] = {
     "handshake": HandshakeRule,
     "turn": TurnRule,
     "warmup": TurnRule,
+    "models": ModelsRule,
 }
 
 
@@ -59,11 +60,11 @@ def _accounts(document: Mapping[str, Any]) -> list[str]:
     return [name for name in found if isinstance(name, str)]
 
 
-def _rule(table: object, where: str, accounts: Sequence[str]) -> HandshakeRule | TurnRule:
+def _rule(table: object, where: str, accounts: Sequence[str]) -> AnyRule:
     on = table.get("on") if isinstance(table, dict) else None
     kind = _KINDS.get(on) if isinstance(on, str) else None
     if kind is None and isinstance(table, dict):
-        choices = "`handshake`, `turn` or `warmup`"
+        choices = "`handshake`, `turn`, `warmup` or `models`"
         but = "" if on is None else f", not `{str(on)[:40]}`"
         raise ConfigError(f"`on` in {where} must be {choices}{but}", hint=SEE)
     rule = validated(kind or TurnRule, table, where)

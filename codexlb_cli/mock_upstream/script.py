@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from codexlb_cli.mock_upstream.issuer_rules import IssuerEndpoint, IssuerRule
-from codexlb_cli.mock_upstream.rules import ErrorSpec, FailedSpec, HandshakeRule, TurnRule
+from codexlb_cli.mock_upstream.rules import (
+    ErrorSpec,
+    FailedSpec,
+    HandshakeRule,
+    ModelsRule,
+    TurnRule,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +47,7 @@ _SHORTCUT_RULES: dict[str, TurnRule] = {
 _CLOSE_SHORTCUT = re.compile(r"mock-close-([1-4][0-9]{3})")
 
 
-AnyRule = HandshakeRule | TurnRule | IssuerRule
+AnyRule = HandshakeRule | TurnRule | ModelsRule | IssuerRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +62,13 @@ class Occasion:
     """Something a rule may act on.
 
     Attributes:
-        on: a WebSocket upgrade, a turn, a warm-up (`generate: false`), or an issuer's endpoint.
+        on: a WebSocket upgrade, a turn, a warm-up (`generate: false`), a question for the models,
+            or an issuer's endpoint.
         account: who is asking; empty if that is not known.
         model: the turn's model; empty for what is no turn.
     """
 
-    on: Literal["handshake", "turn", "warmup"] | IssuerEndpoint
+    on: Literal["handshake", "turn", "warmup", "models"] | IssuerEndpoint
     account: str
     model: str = ""
 

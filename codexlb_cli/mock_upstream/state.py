@@ -14,9 +14,11 @@ from codexlb_cli.mock_upstream.memory import StoredResponses
 from codexlb_cli.mock_upstream.requests import RefusedError, invalid_request
 from codexlb_cli.mock_upstream.rules import (
     NORMAL_HANDSHAKE,
+    NORMAL_MODELS,
     NORMAL_TURN,
     ErrorSpec,
     HandshakeRule,
+    ModelsRule,
     TurnRule,
 )
 from codexlb_cli.mock_upstream.script import Occasion, decide
@@ -141,6 +143,11 @@ class UpstreamState:
         on: Literal["turn", "warmup"] = "warmup" if request.warm_up else "turn"
         rule = self._decide(Occasion(on, account, request.model))
         return rule if isinstance(rule, TurnRule) else NORMAL_TURN
+
+    def models_rule(self, account: str) -> ModelsRule:
+        """Decide what happens to a question for the models, and count it."""
+        rule = self._decide(Occasion("models", account))
+        return rule if isinstance(rule, ModelsRule) else NORMAL_MODELS
 
     def issuer_rule(self, asked: Asked) -> IssuerRule:
         """Decide what happens to a request to the issuer, and count it."""

@@ -56,14 +56,17 @@ def test_a_scenario_becomes_rules_in_order() -> None:
         ),
         (
             "[[upstream]]\nclose = 1011",
-            "`on` in `[[upstream]]` 1 of `f.toml` must be `handshake`, `turn` or `warmup`",
+            (
+                "`on` in `[[upstream]]` 1 of `f.toml` must be `handshake`, `turn`, `warmup` or "
+                "`models`"
+            ),
             "see docs/scenarios.md",
         ),
         (
             '[[upstream]]\non = "turn"\n[[upstream]]\non = "turns"',
             (
-                "`on` in `[[upstream]]` 2 of `f.toml` must be `handshake`, `turn` or `warmup`, "
-                "not `turns`"
+                "`on` in `[[upstream]]` 2 of `f.toml` must be `handshake`, `turn`, `warmup` or "
+                "`models`, not `turns`"
             ),
             "see docs/scenarios.md",
         ),

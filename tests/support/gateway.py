@@ -25,8 +25,7 @@ from codexlb_cli.config.load import load_settings
 from codexlb_cli.gateway.logins import Refresh
 from codexlb_cli.gateway.run import Gateway, GatewayInputs
 from codexlb_cli.gateway.server import listen
-from codexlb_cli.mock_upstream.rules import HandshakeRule, TurnRule
-from codexlb_cli.mock_upstream.script import Script
+from codexlb_cli.mock_upstream.script import AnyRule, Script
 from codexlb_cli.mock_upstream.server import MockUpstream
 from codexlb_cli.store.credentials import Credentials
 from tests.support.cli import Cli
@@ -205,7 +204,7 @@ Test = Callable[[Stage], Awaitable[None]]
 async def play(
     test: Test,
     folder: Path,
-    *rules: HandshakeRule | TurnRule,
+    *rules: AnyRule,
     names: Sequence[str] = NAMES,
     more: str = "",
     accounts: Mapping[str, str] | None = None,
@@ -259,7 +258,7 @@ async def play(
             await test(stage)
 
 
-def run(test: Test, folder: Path, *rules: HandshakeRule | TurnRule, **options: Any) -> None:
+def run(test: Test, folder: Path, *rules: AnyRule, **options: Any) -> None:
     """Run one test; see `play`."""
     asyncio.run(play(test, folder, *rules, **options))
 
@@ -268,9 +267,7 @@ Wait = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
 @contextmanager
-def staged(
-    folder: Path, *rules: HandshakeRule | TurnRule, **options: Any
-) -> Iterator[tuple[Stage, Wait]]:
+def staged(folder: Path, *rules: AnyRule, **options: Any) -> Iterator[tuple[Stage, Wait]]:
     """Keep a stage for code that is not async, with the function that runs a coroutine on it."""
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
