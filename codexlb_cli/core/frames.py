@@ -183,6 +183,21 @@ def split_members(text: str) -> dict[str, Member]:
         at = _skip(text, at + 1)
 
 
+def split_items(text: str) -> Iterator[Member]:
+    """Yield the items of a JSON array, each with its raw text.
+
+    Args:
+        text: the array, without space around it, that was read before: a member's raw text.
+    """
+    at = _skip(text, 1)
+    while text[at] != "]":
+        value, end = _DECODER.raw_decode(text, at)
+        yield Member(value, text[at:end])
+        at = _skip(text, end)
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+
+
 def create_frame(
     body: Body, client_metadata: Mapping[str, str], *, unreadable: Collection[str] = ()
 ) -> str:
@@ -320,14 +335,7 @@ def _without_reasoning(raw: str, unreadable: Collection[str]) -> str:
     """Return an input array without the reasoning of these digests, the other items untouched."""
     if not raw.startswith("["):
         return raw
-    kept, at = [], _skip(raw, 1)
-    while raw[at] != "]":
-        item, end = _DECODER.raw_decode(raw, at)
-        if reasoning_digest(item) not in unreadable:
-            kept.append(raw[at:end])
-        at = _skip(raw, end)
-        if raw[at] == ",":
-            at = _skip(raw, at + 1)
+    kept = [m.raw for m in split_items(raw) if reasoning_digest(m.value) not in unreadable]
     return "[" + ",".join(kept) + "]"
 
 

@@ -139,6 +139,16 @@ def choose(policy: PolicyName, candidates: Sequence[Candidate]) -> Candidate:
     )
 
 
+def capacity(limits: Limits, weight: float = 1.0) -> float:
+    """Return how much an account's windows hold, compared with those of `plus`.
+
+    Args:
+        limits: what is known of its limits.
+        weight: as configured; 0 counts as 1.
+    """
+    return PLAN_SIZES.get((limits.plan or "").lower(), 1.0) * (weight or 1.0)
+
+
 def budget(limits: Limits, now: float, weight: float = 1.0) -> float:
     """Return how much an account has to give, for `most_remaining`: 1 for an untouched `plus`.
 
@@ -151,7 +161,7 @@ def budget(limits: Limits, now: float, weight: float = 1.0) -> float:
         now: seconds since the epoch.
         weight: as configured; 0 counts as 1.
     """
-    size = PLAN_SIZES.get((limits.plan or "").lower(), 1.0) * (weight or 1.0)
+    size = capacity(limits, weight)
     left = [(1.0 - w.used(now) / 100, _urgency(w, now)) for _, w in limits.windows]
     left += [(rate.left(now), 1.0) for _, rate in limits.rates]
     if not left:

@@ -27,6 +27,7 @@ from codexlb_cli.core.accounts import (
 from codexlb_cli.core.backoff import DialPace
 from codexlb_cli.core.failures import not_refreshed
 from codexlb_cli.core.headers import Header
+from codexlb_cli.core.models import CatalogueEtags
 from codexlb_cli.core.policies import Shares
 from codexlb_cli.core.readings import from_headers
 from codexlb_cli.core.selection import Pool, asked_for
@@ -49,6 +50,9 @@ Stamp = tuple[int, ...] | None
 
 class Accounts:
     """What the gateway knows of its accounts, and the settings that are in force.
+
+    Attributes:
+        catalogue_etags: what clients have of the accounts' catalogues of models.
 
     Args:
         load: reads the settings anew; raises ConfigError while the file is broken.
@@ -97,6 +101,7 @@ class Accounts:
         self._paces: dict[str, DialPace] = {}
         self._without_model: Recent[tuple[str, str], float] = Recent(1_000)
         self._limit_headers: dict[str, dict[str, str]] = {}
+        self.catalogue_etags = CatalogueEtags()
 
     def refresh(self) -> bool:
         """Take over changes of config.toml and of other commands; two `stat` calls at rest.

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import traceback
 import uuid
-from collections.abc import Awaitable, Mapping, MutableMapping
+from collections.abc import Awaitable, MutableMapping
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -18,11 +17,13 @@ from codexlb_cli.core.accounts import Availability
 from codexlb_cli.core.client_errors import ClientError
 from codexlb_cli.core.files import CALLS
 from codexlb_cli.core.requests import PREFIXES, RESPONSES_PATHS
+from codexlb_cli.gateway.backend_api import add_account_services
 from codexlb_cli.gateway.files import Files
 from codexlb_cli.gateway.guard import Guard
 from codexlb_cli.gateway.http import Receive, Responses, Scope, inbound_headers
 from codexlb_cli.gateway.live import LIVE_PATH, live_document
 from codexlb_cli.gateway.models import Models
+from codexlb_cli.gateway.replies import error_reply, json_reply
 from codexlb_cli.gateway.request_log import RequestLine, RequestLog
 from codexlb_cli.gateway.services import Services
 from codexlb_cli.gateway.sinks import Send, client_left, send_json
@@ -119,29 +120,30 @@ def build_rest(services: Services) -> FastAPI:
     files = Files(services)
 
     @app.get("/healthz")
-    async def healthz() -> JSONResponse:
-        return _json(200, {"status": "ok"})
+    async def healthz() -> Response:
+        return json_reply(200, {"status": "ok"})
 
     @app.get("/readyz")
-    async def readyz() -> JSONResponse:
+    async def readyz() -> Response:
         services.refresh()
         pool = services.accounts.pool()
         states = {a.name: pool.standing(a).state for a in pool.accounts}
         ready = Availability.READY in states.values()
         status = "ready" if ready else "not_ready"
-        return _json(200 if ready else 503, {"status": status, "accounts": states})
+        return json_reply(200 if ready else 503, {"status": status, "accounts": states})
 
     @app.get(LIVE_PATH)
-    async def live() -> JSONResponse:
+    async def live() -> Response:
         services.refresh()
-        return _json(200, live_document(services))
+        return json_reply(200, live_document(services))
 
     for prefix in PREFIXES:
         app.get(f"{prefix}/models")(models.list)
-        app.get(f"{prefix}/models/{{name:path}}")(models.list)
+        app.get(f"{prefix}/models/{{name:path}}")(models.one)
         for row in CALLS:
             app.api_route(f"{prefix}{row.path}", methods=[row.method])(files.endpoint(row))
         app.api_route(f"{prefix}/{{path:path}}", methods=_METHODS)(_not_bridged)
+    add_account_services(app, services)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _bug)  # it is raised again afterwards
     return app
@@ -152,27 +154,18 @@ _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 
 async def _not_bridged(request: Request) -> Response:
     message = f"{request.method} {request.url.path} is not bridged by this gateway yet"
-    return _envelope(ClientError("not_supported", message))
+    return error_reply(ClientError("not_supported", message))
 
 
 async def _http_error(_request: Request, exc: Exception) -> Response:
     if isinstance(exc, HTTPException) and exc.status_code == 405:
         error = ClientError("method_not_allowed", "this endpoint takes other methods")
-        return _envelope(error, exc.headers)
-    return _envelope(ClientError("not_found", "there is no such endpoint"))
+        return error_reply(error, exc.headers)
+    return error_reply(ClientError("not_found", "there is no such endpoint"))
 
 
 async def _bug(_request: Request, _exc: Exception) -> Response:
-    return _envelope(ClientError("internal_error", "internal error of the gateway"))
-
-
-def _envelope(error: ClientError, more: Mapping[str, str] | None = None) -> JSONResponse:
-    return _json(error.status, error.envelope(), {**dict(error.headers()), **(more or {})})
-
-
-def _json(status: int, body: object, headers: dict[str, str] | None = None) -> JSONResponse:
-    own = {"x-request-id": str(uuid.uuid4()), **(headers or {})}
-    return JSONResponse(body, status_code=status, headers=own)
+    return error_reply(ClientError("internal_error", "internal error of the gateway"))
 
 
 async def _answer(send: Send, error: ClientError, *headers: tuple[str, str]) -> None:

@@ -8,6 +8,7 @@ from codexlb_cli.core.frames import METADATA_EVENT, RATE_LIMITS_EVENT
 from codexlb_cli.core.handshake import client_headers, header_text
 from codexlb_cli.core.headers import TURN_STATE_HEADER, Header
 from codexlb_cli.core.limits import limits_among, rate_limit_headers
+from codexlb_cli.core.models import MODELS_ETAG_HEADER
 from codexlb_cli.core.readings import from_event
 from codexlb_cli.gateway.services import Services
 from codexlb_cli.gateway.sockets import Socket
@@ -34,7 +35,15 @@ class Head:
         """Return the headers for a response that `socket` serves; the newest value wins."""
         upstream = dict(client_headers(socket.response_headers))
         limits = self._services.accounts.limit_headers(socket.account)
-        return list({**upstream, **limits, **self._from_events}.items())
+        return self._with_own_etag({**upstream, **limits, **self._from_events}, socket.account)
+
+    def _with_own_etag(self, told: dict[str, str], account: str) -> list[Header]:
+        """Return the headers with the ETag of the catalogue that clients have from us."""
+        etag = told.pop(MODELS_ETAG_HEADER, None)
+        known = None
+        if etag is not None:
+            known = self._services.accounts.catalogue_etags.told(account, etag)
+        return [*told.items(), *([(MODELS_ETAG_HEADER, known)] if known is not None else [])]
 
     def _metadata(self, headers: Mapping[str, object], account: str) -> None:
         told = client_headers(headers.items())

@@ -1,79 +1,132 @@
-"""`GET /v1/models`: asked of an account over HTTP; no header of the client's goes along."""
+"""`GET /v1/models`: asked of the accounts over HTTP; no header of the client's goes along.
+
+Nothing is decided here: `core.models` says who is asked, and makes one list of the answers.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import uuid
+from collections.abc import Sequence
+from urllib.parse import quote
 
 import httpx2
 from fastapi import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from codexlb_cli.config.policies import OWN_USER_AGENT
 from codexlb_cli.core.accounts import Account
-from codexlb_cli.core.client_errors import Shortage, nobody_can_serve, upstream_unavailable
-from codexlb_cli.core.selection import first_choice
+from codexlb_cli.core.client_errors import ClientError
+from codexlb_cli.core.handshake import HandshakeInputs, account_lines
+from codexlb_cli.core.headers import HeaderOptions
+from codexlb_cli.core.models import (
+    CATALOGUE,
+    LIST,
+    Answered,
+    ModelList,
+    asked_for_models,
+    first_that_has,
+    merge,
+    nobody_tells,
+)
+from codexlb_cli.core.selection import Pool
 from codexlb_cli.core.turn_events import Refreshed
+from codexlb_cli.gateway.replies import error_reply
 from codexlb_cli.gateway.services import Services
 
-_KEPT = ("content-type", "etag", "x-models-etag")
-_PASSED = frozenset({400, 404})
+LARGEST_LIST_BYTES = 16 * 1024 * 1024
+"""The most that is read of one account's list; a catalogue of 12 models takes about 0.3 MB."""
 
 
 class Models:
-    """The model list of the first account that gives one."""
+    """The models of all accounts.
+
+    Args:
+        services: the running gateway.
+    """
 
     def __init__(self, services: Services) -> None:
         self._services = services
 
     async def list(self, request: Request) -> Response:
-        """Answer with the upstream's own body, unchanged; a refusal leads to the next account."""
-        services = self._services
-        services.refresh()
-        pool = services.accounts.pool()
-        candidates = first_choice(pool)
-        suffix = request.url.path.partition("/models")[2]
-        target = f"/models{suffix}" + (f"?{request.url.query}" if request.url.query else "")
-        for name in candidates:
-            account = services.settings.account(name)
-            answer = await self._ask(account, target)
-            if answer is not None:
-                headers = {k: v for k in _KEPT if (v := answer.headers.get(k))}
-                return Response(answer.content, answer.status_code, {**headers, **_own(name)})
-        error = nobody_can_serve(Shortage([a.name for a in pool.accounts]), pool)
-        if candidates:
-            error = upstream_unavailable("no account gave its models")
-        own = {**dict(error.headers()), "x-request-id": str(uuid.uuid4())}
-        return JSONResponse(error.envelope(), error.status, own)
+        """Answer with the models of all accounts: each as the first account that has it says."""
+        pool = self._pool(None)
+        asked = asked_for_models(pool)
+        query = f"?{request.url.query}" if request.url.query else ""
+        answers = [a for a in await self._answers(asked, f"/models{query}") if a is not None]
+        catalogue = "client_version" in request.query_params
+        outcome = merge(answers, CATALOGUE if catalogue else LIST)
+        if outcome is not None and catalogue:
+            accounts = self._services.accounts
+            accounts.catalogue_etags = accounts.catalogue_etags.after(answers, outcome)
+        return _answer(outcome, pool, "no account gave its models")
 
-    async def _ask(self, account: Account, target: str) -> httpx2.Response | None:
-        """Return what an account answers, after one refresh if its token is refused."""
+    async def one(self, request: Request) -> Response:
+        """Answer with one model, of the first account that has it."""
+        name = request.path_params["name"]
+        if not name or not {".", ".."}.isdisjoint(name.split("/")):
+            return error_reply(ClientError("not_found", "there is no such endpoint"))
+        pool = self._pool(name)
+        asked = [account for account in asked_for_models(pool) if account.takes(name)]
+        outcome = first_that_has(await self._answers(asked, f"/models/{quote(name, safe='/:')}"))
+        return _answer(outcome, pool, "not every account could tell whether it has the model")
+
+    def _pool(self, model: str | None) -> Pool:
+        self._services.refresh()
+        return self._services.accounts.pool(model)
+
+    async def _answers(self, asked: Sequence[Account], target: str) -> Sequence[Answered | None]:
+        return await asyncio.gather(*(self._ask(account, target) for account in asked))
+
+    async def _ask(self, account: Account, target: str) -> Answered | None:
+        """Return what an account answers within `[timeouts] dial`; None if that is nothing."""
+        try:
+            async with (
+                asyncio.timeout(self._services.settings.timeouts.dial),
+                httpx2.AsyncClient(timeout=None, trust_env=False) as client,
+            ):
+                return await self._answered(client, account, f"{account.http_url}{target}")
+        except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError):
+            return None
+
+    async def _answered(
+        self, client: httpx2.AsyncClient, account: Account, url: str
+    ) -> Answered | None:
+        """Ask, and once more after a refresh if the account's token is refused."""
         logins, token = self._services.accounts.logins, self._services.accounts.secret(account)
-        answer = await self._asked(account, target)
-        if answer is not None and answer.status_code == 401 and account.refreshable:
+        answer = await self._asked(client, account, url)
+        if answer is not None and answer.status == 401 and account.refreshable:
             if await logins.refresh(account, token) != Refreshed():
                 return None
-            answer = await self._asked(account, target)
-        passes = answer is not None and (answer.status_code < 300 or answer.status_code in _PASSED)
-        return answer if passes else None
+            answer = await self._asked(client, account, url)
+        return answer
 
-    async def _asked(self, account: Account, target: str) -> httpx2.Response | None:
+    async def _asked(
+        self, client: httpx2.AsyncClient, account: Account, url: str
+    ) -> Answered | None:
         secret = self._services.accounts.secret(account)
         if secret is None:
             return None
-        headers = {"authorization": f"Bearer {secret}", "user-agent": OWN_USER_AGENT}
-        if account_id := self._services.accounts.logins.account_id(account):
-            headers["chatgpt-account-id"] = account_id
-        if account.organization:
-            headers["openai-organization"] = account.organization
-        if account.project:
-            headers["openai-project"] = account.project
-        timeout = self._services.settings.timeouts.dial
-        try:
-            async with httpx2.AsyncClient(timeout=timeout, trust_env=False) as client:
-                return await client.get(f"{account.http_url}{target}", headers=headers)
-        except httpx2.HTTPError:
-            return None
+        account_id = self._services.accounts.logins.account_id(account)
+        options, agent = HeaderOptions(), OWN_USER_AGENT
+        inputs = HandshakeInputs(account, secret, (), options, agent, account_id=account_id)
+        headers = [(line.name, line.value) for line in account_lines(inputs)]
+        body = bytearray()
+        async with client.stream("GET", url, headers=[*headers, ("user-agent", agent)]) as answer:
+            async for part in answer.aiter_bytes():
+                body += part
+                if len(body) > LARGEST_LIST_BYTES:
+                    return None
+        told = answer.headers
+        return Answered(
+            account, answer.status_code, bytes(body), told.get("etag"), told.get("content-type")
+        )
 
 
-def _own(account: str) -> dict[str, str]:
-    return {"x-request-id": str(uuid.uuid4()), "x-codexlb-account": account}
+def _answer(outcome: ModelList | None, pool: Pool, failed: str) -> Response:
+    if outcome is None:
+        return error_reply(nobody_tells(pool, failed))
+    told = {"content-type": outcome.content_type, "etag": outcome.etag}
+    headers = {name: value for name, value in told.items() if value is not None}
+    own = {"x-request-id": str(uuid.uuid4()), "x-codexlb-account": ", ".join(outcome.accounts)}
+    return Response(outcome.body, outcome.status, {**headers, **own})

@@ -125,6 +125,7 @@ class Gateway:
             draw=inputs.draw,
             record=UsageLog(self.store, lambda: accounts.settings.usage, inputs.now).write,
             wants_limits=self._usage_poll.wanted,
+            limits_at_once=self._usage_poll.at_once,
             instance=self._presence.instance,
         )
         request_log = RequestLog(inputs.write_line)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from codexlb_cli.config.load import Settings
@@ -53,6 +53,10 @@ def nothing_to_ask() -> None:
     """Ask no account for its usage."""
 
 
+async def nobody_asked() -> None:
+    """Ask no account for its usage, and wait for nothing."""
+
+
 def unobserved(_turn: Turn, _event: Event, _actions: Sequence[Action]) -> None:
     """Take no notice."""
 
@@ -65,6 +69,7 @@ class Services:
         observe: is told of every decision: the turn, what happened, and what follows.
         record: is told what a turn used, when it is over.
         wants_limits: is told that the accounts' limits matter now: at every request.
+        limits_at_once: asks the accounts whose limits are not known well, and waits a moment.
         instance: a text that no other gateway has.
     """
 
@@ -79,6 +84,7 @@ class Services:
     observe: Callable[[Turn, Event, Sequence[Action]], None] = field(default=unobserved)
     record: Callable[[TurnRecord], None] = field(default=unrecorded)
     wants_limits: Callable[[], None] = field(default=nothing_to_ask)
+    limits_at_once: Callable[[], Awaitable[None]] = field(default=nobody_asked)
     instance: str = ""
 
     def refresh(self) -> None:

@@ -8,6 +8,7 @@ is no usage document is as good as none.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -27,6 +28,8 @@ SPREAD_SECONDS = 10.0
 """Accounts that are due together are asked within this time, not at once."""
 SPREAD_PART = 0.2
 """The time between two questions is longer by up to this part, so that they drift apart."""
+LONGEST_WAIT_SECONDS = 3.0
+"""How long a person who looks at the status waits for accounts that do not tell."""
 _LARGEST_BYTES = 256 * 1024
 
 Fetch = Callable[[str, Sequence[Header], float], Awaitable[object]]
@@ -102,6 +105,7 @@ class UsagePoll:
         self._fetch = fetch
         self._not_before: dict[str, float] = {}
         self._asking: set[asyncio.Task[None]] = set()
+        self._hurry = asyncio.Event()
 
     def wanted(self) -> None:
         """Note that the limits matter now: whoever is due is asked, beside the event at hand."""
@@ -113,9 +117,21 @@ class UsagePoll:
             if self._is_due(account, now):
                 pause = max(configured, SHORTEST_POLL_SECONDS)
                 self._not_before[account.name] = now + pause * (1 + SPREAD_PART * self._draw())
-                task = asyncio.create_task(self._ask(account, SPREAD_SECONDS * self._draw()))
+                after = SPREAD_SECONDS * self._draw()
+                task = asyncio.create_task(self._ask(account, after, self._hurry))
                 self._asking.add(task)
                 task.add_done_callback(self._asking.discard)
+
+    async def at_once(self) -> None:
+        """Ask whoever is due now, not spread out: a person waits. Return when they have told.
+
+        Waits `LONGEST_WAIT_SECONDS` at most; who has not told by then is listened to further.
+        """
+        self.wanted()
+        self._hurry.set()
+        self._hurry = asyncio.Event()
+        if self._asking:
+            await asyncio.wait(tuple(self._asking), timeout=LONGEST_WAIT_SECONDS)
 
     async def close(self) -> None:
         """Ask nothing any more."""
@@ -135,8 +151,10 @@ class UsagePoll:
         known = self._accounts.pool().standing(account)
         return known.state is not Availability.NEEDS_LOGIN
 
-    async def _ask(self, account: Account, after_seconds: float) -> None:
-        await asyncio.sleep(after_seconds)
+    async def _ask(self, account: Account, after_seconds: float, hurry: asyncio.Event) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(after_seconds):
+                await hurry.wait()
         secret = self._accounts.secret(account)
         if secret is None:
             return
