@@ -76,16 +76,17 @@ class CodexApp:
 
 
 @contextmanager
-def codex_app(folder: Path, base_url: str) -> Iterator[CodexApp]:
+def codex_app(folder: Path, base_url: str, *, websocket: bool = False) -> Iterator[CodexApp]:
     """Run a person's app server, signed in to ChatGPT, all of whose requests go to a gateway.
 
     Args:
         folder: an empty folder for its home and its work.
         base_url: `http://127.0.0.1:PORT` of the gateway, or of a relay to it.
+        websocket: whether turns go over a WebSocket.
     """
     for name in ("home", "codex", "work"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    (folder / "codex" / "config.toml").write_text(_configuration(base_url))
+    (folder / "codex" / "config.toml").write_text(_configuration(base_url, websocket))
     (folder / "codex" / "auth.json").write_text(json.dumps(_login()))
     environment = {
         "PATH": os.environ["PATH"],
@@ -139,7 +140,7 @@ def _login() -> dict[str, object]:
     }
 
 
-def _configuration(base_url: str) -> str:
+def _configuration(base_url: str, websocket: bool) -> str:
     return f"""\
 model_provider = "codexlb"
 chatgpt_base_url = "{base_url}/backend-api"
@@ -150,4 +151,5 @@ name = "codexlb"
 base_url = "{base_url}/backend-api/codex"
 wire_api = "responses"
 requires_openai_auth = true
+supports_websockets = {str(websocket).lower()}
 """

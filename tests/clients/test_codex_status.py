@@ -35,7 +35,7 @@ def tells(account: str, etag: str) -> HandshakeRule:
 
 @contextmanager
 def playing(
-    tmp_path: Path, *rules: AnyRule, plans: bool = False
+    tmp_path: Path, *rules: AnyRule, plans: bool = False, websocket: bool = False
 ) -> Iterator[tuple[CodexApp, ServingGateway, RunningMock]]:
     """Run an upstream with two accounts, a gateway, and Codex, none of whose secrets go further.
 
@@ -43,6 +43,7 @@ def playing(
         tmp_path: a folder.
         rules: what the upstream does.
         plans: whether the accounts are ChatGPT plans, not API keys.
+        websocket: whether Codex sends its turns over a WebSocket.
     """
     with running_mock(script=Script(rules), accounts=KEYS, strict=True) as mock:
         more = "".join(
@@ -52,7 +53,7 @@ def playing(
         )
         with serving(tmp_path, mock.base_url, accounts=(), more=more) as gateway:
             base = gateway.base_url.removesuffix("/v1")
-            with codex_app(tmp_path / "c", base) as app:
+            with codex_app(tmp_path / "c", base, websocket=websocket) as app:
                 yield app, gateway, mock
         if mock.upstream.handshakes:
             check_upstream(mock.upstream, secret="LEAK")
@@ -108,14 +109,16 @@ def test_without_plans_the_status_shows_no_windows(tmp_path: Path) -> None:
     assert limits["planType"] == "unknown"
 
 
+@pytest.mark.parametrize("websocket", [False, True])
 def test_codex_shows_the_models_of_all_accounts_and_does_not_ask_at_every_turn(
-    tmp_path: Path,
+    tmp_path: Path, websocket: bool
 ) -> None:
     rules = (WORK, HOME, tells("work", '"w"'), tells("home", '"h"'))
-    with playing(tmp_path, *rules) as (codex, gateway, mock):
+    with playing(tmp_path, *rules, websocket=websocket) as (codex, gateway, mock):
         assert [codex.turn(f"turn {n}") for n in range(5)] == ["completed"] * 5
         shown = [model["id"] for model in codex.call("model/list")["data"]]
-        assert len(mock.upstream.turns) == 5
+        done = [turn for turn in mock.upstream.turns if not turn.warm_up]
+        assert [turn.outcome for turn in done] == ["response.completed"] * 5
     assert shown == ["mock", "only-work", "only-home"]
     # When it starts, before the first turn.
     assert 1 <= asked(gateway, MODELS) <= 2
