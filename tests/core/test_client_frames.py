@@ -260,12 +260,13 @@ def test_a_steered_response_has_a_successor() -> None:
     assert ended("response.incomplete", "steered")
     assert not ended("response.incomplete", "interrupted")
     assert not ended("response.completed", "steered")
-    for event in (
+    odd: list[dict[str, Any]] = [
         {},
         {"response": None},
         {"response": {}},
         {"response": {"incomplete_details": 7}},
-    ):
+    ]
+    for event in odd:
         assert not has_successor("response.incomplete", event)
 
 

@@ -35,6 +35,7 @@ def test_every_client_on_every_socket(tmp_path: Path) -> None:
         async def test(stage: Stage) -> None:
             async with client(stage.port, headers=sent, user_agent_header=None) as ws:
                 # The client's library writes lines of its own; their values are dropped anyway.
+                assert ws.connection.request is not None
                 lines = list(ws.connection.request.headers.raw_items())
                 for _ in range(2):
                     assert types(await ws.turn(store=False))[-1] == "response.completed"
