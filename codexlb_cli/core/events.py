@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from codexlb_cli.core.client_errors import ClientError, error_type
-from codexlb_cli.core.failures import Failure
+from codexlb_cli.core.failures import Failure, error_within
 from codexlb_cli.core.handshake import client_headers, header_text
 from codexlb_cli.core.headers import Header
 
@@ -57,6 +57,12 @@ def passed_on(failure: Failure) -> tuple[int, list[Header], dict[str, object]]:
     if retry_after is not None:
         headers.append(("retry-after", retry_after))
     return status, headers, {"error": error_object(failure.error, status)}
+
+
+def ended_with_error(frame: Mapping[str, object]) -> tuple[int, dict[str, object]]:
+    """Return status and error object of the error frame that ends a response."""
+    status = client_status(frame.get("status", frame.get("status_code")), 502)
+    return status, error_object(error_within(frame), status)
 
 
 def terminal_event(

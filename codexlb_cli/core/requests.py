@@ -6,9 +6,11 @@ The gateway and `inspect route` read requests with these functions, so that both
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from codexlb_cli.core.accounts import Account
 from codexlb_cli.core.affinity import Evidence, Key, read_evidence, turn_state_key
+from codexlb_cli.core.chat_request import ChatForm, responses_body
 from codexlb_cli.core.client_errors import ClientError
 from codexlb_cli.core.closes import ReconnectPolicy
 from codexlb_cli.core.frames import Body, InvalidBodyError, has_side_effects, parse_body
@@ -18,10 +20,31 @@ from codexlb_cli.errors import InvalidHeader
 
 PREFIXES = ("/v1", "/backend-api/codex")
 RESPONSES_PATHS = frozenset(f"{prefix}/responses" for prefix in PREFIXES)
-"""Where turns are asked for: with POST, or over a WebSocket."""
+"""Where turns are asked for in the words of the Responses API: with POST, or over a WebSocket."""
+CHAT_PATH = "/v1/chat/completions"
+"""Where turns are asked for in the words of the chat API, with POST."""
+TURN_PATHS = RESPONSES_PATHS | {CHAT_PATH}
+"""Where turns are asked for, with POST."""
 
 HTTP_ONLY_BYTES = 64 * 1024
 """What a body may hold beyond its frame: members for HTTP alone, and white space."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class AskedTurn:
+    """What a client asks for.
+
+    Attributes:
+        body: the body of the Responses request.
+        stream: whether the client wants a stream.
+        evidence: its affinity evidence.
+        chat: how a chat completion is wanted; None for a response.
+    """
+
+    body: Body
+    stream: bool
+    evidence: Evidence
+    chat: ChatForm | None = None
 
 
 def upgrade_error(method: str, path: str, headers: Sequence[Header]) -> ClientError | None:
@@ -95,14 +118,22 @@ def wants_stream(body: Body) -> bool:
     return stream
 
 
-def read_request(headers: Sequence[Header], data: bytes) -> tuple[Body, bool, Evidence]:
-    """Read a request: its body, whether the client wants a stream, and its affinity evidence.
+def read_request(headers: Sequence[Header], data: bytes, *, chat: bool = False) -> AskedTurn:
+    """Read a request.
+
+    Args:
+        headers: its header lines.
+        data: its body.
+        chat: whether the body is that of a chat completion.
 
     Raises:
-        InvalidBodyError: the body is no JSON object, or a member is not as it must be.
+        InvalidBodyError: the body is no JSON object, a member is not as it must be, or a chat
+            completion asks for what a response cannot give.
     """
-    body = parse_body(data)
-    return body, wants_stream(body), read_evidence(headers, body)
+    body, form = parse_body(data), None
+    if chat:
+        body, form = responses_body(body)
+    return AskedTurn(body, wants_stream(body), read_evidence(headers, body), form)
 
 
 def invalid_body(exc: InvalidBodyError) -> ClientError:

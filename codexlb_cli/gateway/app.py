@@ -16,7 +16,7 @@ from starlette.responses import Response
 from codexlb_cli.core.accounts import Availability
 from codexlb_cli.core.client_errors import ClientError
 from codexlb_cli.core.files import CALLS
-from codexlb_cli.core.requests import PREFIXES, RESPONSES_PATHS
+from codexlb_cli.core.requests import CHAT_PATH, PREFIXES, TURN_PATHS
 from codexlb_cli.gateway.backend_api import add_account_services
 from codexlb_cli.gateway.files import Files
 from codexlb_cli.gateway.guard import Guard
@@ -65,7 +65,7 @@ class GatewayApp:
         sent = _Sent(send)
         try:
             refusal = self.guard.refuse(inbound_headers(scope))
-            if refusal is None and scope["path"] in RESPONSES_PATHS and scope["method"] == "POST":
+            if refusal is None and scope["path"] in TURN_PATHS and scope["method"] == "POST":
                 await self._responses(scope, receive, sent)
             else:
                 await self._other(refusal, scope, receive, sent)
@@ -84,7 +84,7 @@ class GatewayApp:
         path = scope["path"]
         if refusal is not None:
             await _answer(sent, refusal)
-        elif path in RESPONSES_PATHS:
+        elif path in TURN_PATHS:
             error = ClientError("method_not_allowed", "this endpoint takes POST")
             await _answer(sent, error, ("allow", "POST"))
         else:
@@ -137,6 +137,7 @@ def build_rest(services: Services) -> FastAPI:
         services.refresh()
         return json_reply(200, live_document(services))
 
+    app.api_route(f"{CHAT_PATH}/{{path:path}}", methods=_METHODS)(_no_stored_chat)
     for prefix in PREFIXES:
         app.get(f"{prefix}/models")(models.list)
         app.get(f"{prefix}/models/{{name:path}}")(models.one)
@@ -154,6 +155,11 @@ _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 
 async def _not_bridged(request: Request) -> Response:
     message = f"{request.method} {request.url.path} is not bridged by this gateway yet"
+    return error_reply(ClientError("not_supported", message))
+
+
+async def _no_stored_chat(_request: Request) -> Response:
+    message = "stored chat completions are not there: chat completions run as responses here"
     return error_reply(ClientError("not_supported", message))
 
 

@@ -1,4 +1,7 @@
-"""`POST /v1/responses` and `/backend-api/codex/responses`, as raw ASGI: the hot path."""
+"""Where turns are asked for over HTTP, as raw ASGI: the hot path.
+
+The Responses API and chat completions differ in how a body is read and in the sink alone.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,27 @@ from codexlb_cli.core.events import is_codex
 from codexlb_cli.core.frames import InvalidBodyError
 from codexlb_cli.core.giving_up import stopped
 from codexlb_cli.core.headers import Header, check_header
-from codexlb_cli.core.requests import body_too_large, invalid_body, read_request, size_error
+from codexlb_cli.core.requests import (
+    CHAT_PATH,
+    AskedTurn,
+    body_too_large,
+    invalid_body,
+    read_request,
+    size_error,
+)
 from codexlb_cli.errors import InvalidHeader
 from codexlb_cli.gateway.bodies import BodyError, ClientGone, decode_body, read_body
+from codexlb_cli.gateway.chat_sinks import ChatSink, ChatStreamSink
 from codexlb_cli.gateway.request_log import RequestLine, RequestLog
 from codexlb_cli.gateway.services import Services, TurnRequest
-from codexlb_cli.gateway.sinks import JsonSink, Send, SseSink, client_left, send_json
+from codexlb_cli.gateway.sinks import (
+    HttpSink,
+    JsonSink,
+    Send,
+    SseSink,
+    client_left,
+    send_json,
+)
 from codexlb_cli.gateway.turns import TurnRunner
 from codexlb_cli.gateway.usage import turn_record
 
@@ -42,7 +60,7 @@ def inbound_headers(scope: Scope) -> list[Header]:
 
 
 class Responses:
-    """The Responses endpoint.
+    """The endpoints that take turns.
 
     Args:
         services: the running gateway.
@@ -81,17 +99,19 @@ class Responses:
         """Serve one request."""
         line = RequestLine(request_id=str(uuid.uuid4()))
         try:
-            request, stream = await self._read_unless_stopped(scope, receive, line.request_id)
+            headers = inbound_headers(scope)
+            asked = await self._read_unless_stopped(scope, headers, receive)
         except ClientGone:
             return
         except (RefusedRequest, BodyError) as exc:
-            headers = [*exc.error.headers(), ("x-request-id", line.request_id)]
+            own = [*exc.error.headers(), ("x-request-id", line.request_id)]
             if exc.error.code in UNREAD:
-                headers.append(("connection", "close"))  # the rest of the body is not read
-            await send_json(send, exc.error.status, headers, exc.error.envelope())
+                own.append(("connection", "close"))  # the rest of the body is not read
+            await send_json(send, exc.error.status, own, exc.error.envelope())
             self._log.write(line.refused(exc.error))
             return
-        sink = self._sse(send, request) if stream else JsonSink(send)
+        request = TurnRequest(headers, asked.body, asked.evidence, line.request_id)
+        sink = self._sink(send, headers, asked)
         runner = TurnRunner(self._services, request, sink)
         outcome = "client left"
         try:
@@ -109,27 +129,30 @@ class Responses:
             self._services.record(turn_record(request, runner, sink.status, line.started_at, now))
 
     async def _read_unless_stopped(
-        self, scope: Scope, receive: Receive, request_id: str
-    ) -> tuple[TurnRequest, bool]:
+        self, scope: Scope, headers: list[Header], receive: Receive
+    ) -> AskedTurn:
         task = asyncio.current_task()
         assert task is not None, "requests run in tasks"
         self._reading.add(task)
         try:
-            return await self._read(scope, receive, request_id)
+            return await self._read(scope, headers, receive)
         except asyncio.CancelledError:
             task.uncancel()
             raise RefusedRequest(stopped(responding=False)) from None
         finally:
             self._reading.discard(task)
 
-    def _sse(self, send: Send, request: TurnRequest) -> SseSink:
-        codex = is_codex(request.headers)
-        return SseSink(send, codex=codex, keepalive_seconds=self._keepalive_seconds)
+    def _sink(self, send: Send, headers: list[Header], asked: AskedTurn) -> HttpSink:
+        seconds = self._keepalive_seconds
+        if asked.chat is not None:
+            if asked.stream:
+                return ChatStreamSink(send, asked.chat, seconds)
+            return ChatSink(send, asked.chat)
+        if asked.stream:
+            return SseSink(send, codex=is_codex(headers), keepalive_seconds=seconds)
+        return JsonSink(send)
 
-    async def _read(
-        self, scope: Scope, receive: Receive, request_id: str
-    ) -> tuple[TurnRequest, bool]:
-        headers = inbound_headers(scope)
+    async def _read(self, scope: Scope, headers: list[Header], receive: Receive) -> AskedTurn:
         try:
             for name, value in headers:
                 check_header(name, value)
@@ -150,13 +173,13 @@ class Responses:
         if too_large is not None:
             raise BodyError(too_large)
         try:
-            body, stream, evidence = read_request(headers, data)
+            asked = read_request(headers, data, chat=scope["path"] == CHAT_PATH)
         except InvalidBodyError as exc:
             raise RefusedRequest(invalid_body(exc)) from None
-        if stream and scope["http_version"] == "1.0":
+        if asked.stream and scope["http_version"] == "1.0":
             text = "a stream has no length, so it takes HTTP/1.1; ask for `stream`: false"
             raise RefusedRequest(ClientError("not_supported", text))
-        return TurnRequest(headers, body, evidence, request_id), stream
+        return asked
 
     async def _run(self, runner: TurnRunner, receive: Receive) -> bool:
         """Run a turn; False if the client left before its end."""

@@ -15,7 +15,7 @@ from codexlb_cli.core.client_errors import ClientError
 from codexlb_cli.core.events import (
     CODEX_KEEPALIVE,
     SSE_COMMENT,
-    client_status,
+    ended_with_error,
     error_object,
     our_error,
     passed_on,
@@ -50,6 +50,13 @@ class Sink(Protocol):
 
     async def pass_on(self, failure: Failure, headers: list[Header]) -> None:
         """End with the upstream's own error."""
+
+
+class HttpSink(Sink, Protocol):
+    """Where a turn's events go over HTTP."""
+
+    def close(self) -> None:
+        """Stop whatever runs beside: the client is gone, or the answer has ended."""
 
 
 async def send_json(send: Send, status: int, headers: list[Header], body: object) -> None:
@@ -117,21 +124,19 @@ class _BeforeHead:
         await send_json(self._send, status, [*own, *headers], body)
 
 
-class SseSink(_BeforeHead):
-    """Writes a turn as server-sent events.
+class StreamSink(_BeforeHead):
+    """Writes a turn as server-sent events: the head, the keep-alives and the end.
 
     Args:
         send: ASGI's send.
-        codex: whether the client is Codex: it takes other keep-alives and another last event.
-        keepalive_seconds: after how much silence a keep-alive is written.
+        keepalive: what is written after a silence.
+        keepalive_seconds: how long a silence may be.
     """
 
-    def __init__(self, send: Send, *, codex: bool, keepalive_seconds: float) -> None:
+    def __init__(self, send: Send, keepalive: bytes, keepalive_seconds: float) -> None:
         super().__init__(send)
-        self._codex = codex
+        self._line = keepalive
         self._keepalive_seconds = keepalive_seconds
-        self._numbered = ""
-        self._response_id: object = None
         self._written_at = 0.0
         self._keepalive: asyncio.Task[None] | None = None
 
@@ -149,62 +154,90 @@ class SseSink(_BeforeHead):
         self._written_at = asyncio.get_running_loop().time()
         self._keepalive = asyncio.create_task(self._keep_alive())
 
+    async def fail(self, error: ClientError, headers: list[Header]) -> None:
+        """Write an error of ours: a status before the head, the end of the stream after it."""
+        if self.status is not None:
+            await self.last(self.ending(our_error(error), final=False))
+        else:
+            await super().fail(error, headers)
+
+    def ending(self, error: Mapping[str, object], *, final: bool) -> bytes:
+        """Return what ends a broken stream.
+
+        Args:
+            error: `message`, `type`, `code` and `param`.
+            final: whether it is the upstream's word about the request itself.
+        """
+        raise NotImplementedError
+
+    async def more(self, content: bytes) -> None:
+        """Write a part of the body that is not the last."""
+        self._written_at = asyncio.get_running_loop().time()
+        await self._write(content, more=True)
+
+    async def last(self, content: bytes) -> None:
+        """Write the last part of the body."""
+        self.close()
+        await self._write(content, more=False)
+
+    def close(self) -> None:
+        """Stop the keep-alives; the client is gone or the stream has ended."""
+        if self._keepalive is not None:
+            self._keepalive.cancel()
+            self._keepalive = None
+
+    async def _write(self, content: bytes, *, more: bool) -> None:
+        await self._send({"type": "http.response.body", "body": content, "more_body": more})
+
+    async def _keep_alive(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._written_at + self._keepalive_seconds - loop.time())
+            # The very sum of the line above: another one might be rounded to something later.
+            if loop.time() >= self._written_at + self._keepalive_seconds:
+                await self.more(self._line)
+
+
+class SseSink(StreamSink):
+    """Writes a turn as the events of the Responses API.
+
+    Args:
+        send: ASGI's send.
+        codex: whether the client is Codex: it takes other keep-alives and another last event.
+        keepalive_seconds: after how much silence a keep-alive is written.
+    """
+
+    def __init__(self, send: Send, *, codex: bool, keepalive_seconds: float) -> None:
+        super().__init__(send, CODEX_KEEPALIVE if codex else SSE_COMMENT, keepalive_seconds)
+        self._codex = codex
+        self._numbered = ""
+        self._response_id: object = None
+
     async def event(self, kind: str, text: str) -> None:
         """Write an event."""
         if not self._numbered:
             self._response_id = _response_id(text)
         if '"sequence_number"' in text or not self._numbered:
             self._numbered = text
-        self._written_at = asyncio.get_running_loop().time()
-        await self._write(event_bytes(kind, text), more=True)
+        await self.more(event_bytes(kind, text))
 
     async def finish(self, kind: str, text: str) -> None:
         """Write the terminal event; an upstream's error in the form that clients raise on."""
         if kind == "error":
-            frame = _object(text)
-            await self._end(error_object(error_within(frame), None), final=is_final(frame))
-            return
-        self._stop()
-        await self._write(event_bytes(kind, text), more=False)
-
-    async def fail(self, error: ClientError, headers: list[Header]) -> None:
-        """Write an error of ours: a status before the head, the terminal event after it."""
-        if self.status is not None:
-            await self._end(our_error(error))
+            frame = json_object(text)
+            error = error_object(error_within(frame), None)
+            await self.last(self.ending(error, final=is_final(frame)))
         else:
-            await super().fail(error, headers)
+            await self.last(event_bytes(kind, text))
 
-    async def _end(self, error: Mapping[str, object], *, final: bool = False) -> None:
-        self._stop()
-        last = {**_object(self._numbered), "response_id": self._response_id}
-        kind, text = terminal_event(error, last, codex=self._codex, final=final)
-        await self._write(event_bytes(kind, text), more=False)
-
-    async def _write(self, content: bytes, *, more: bool) -> None:
-        await self._send({"type": "http.response.body", "body": content, "more_body": more})
-
-    def _stop(self) -> None:
-        if self._keepalive is not None:
-            self._keepalive.cancel()
-            self._keepalive = None
-
-    def close(self) -> None:
-        """Stop the keep-alives; the client is gone or the stream has ended."""
-        self._stop()
-
-    async def _keep_alive(self) -> None:
-        line = CODEX_KEEPALIVE if self._codex else SSE_COMMENT
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(self._written_at + self._keepalive_seconds - loop.time())
-            # The very sum of the line above: another one might be rounded to something later.
-            if loop.time() >= self._written_at + self._keepalive_seconds:
-                self._written_at = loop.time()
-                await self._write(line, more=True)
+    def ending(self, error: Mapping[str, object], *, final: bool) -> bytes:
+        """Return the one terminal event that ends a broken stream."""
+        last = {**json_object(self._numbered), "response_id": self._response_id}
+        return event_bytes(*terminal_event(error, last, codex=self._codex, final=final))
 
 
-class JsonSink(_BeforeHead):
-    """Writes a turn as one JSON answer: the terminal event's `response` object."""
+class WholeSink(_BeforeHead):
+    """Writes a turn as one JSON answer, when it is over."""
 
     def __init__(self, send: Send) -> None:
         super().__init__(send)
@@ -214,28 +247,38 @@ class JsonSink(_BeforeHead):
         """Keep the head until the status is known."""
         self._headers = headers
 
+    async def answer(self, body: object) -> None:
+        """Write the answer."""
+        self.status = 200
+        await send_json(self._send, 200, self._headers, body)
+
+    async def refuse(self, status: int, error: Mapping[str, object]) -> None:
+        """Write the error that the response ended with; trying again would do its work twice."""
+        self.status = status
+        headers = [("x-should-retry", "false"), *self._headers]
+        await send_json(self._send, status, headers, {"error": error})
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+
+class JsonSink(WholeSink):
+    """Writes a turn as the terminal event's `response` object."""
+
     async def event(self, kind: str, text: str) -> None:
         """Events before the last one are not part of the answer."""
 
     async def finish(self, kind: str, text: str) -> None:
         """Write the response object; `failed` and `incomplete` are 200, as over HTTP upstream."""
         if kind == "error":
-            frame = _object(text)
-            status = client_status(frame.get("status", frame.get("status_code")), 502)
-            body = {"error": error_object(error_within(frame), status)}
-            self.status = status
-            headers = [("x-should-retry", "false"), *self._headers]
-            await send_json(self._send, status, headers, body)
+            await self.refuse(*ended_with_error(json_object(text)))
             return
-        self.status = 200
         response = split_members(text).get("response")
-        await send_json(self._send, 200, self._headers, response.raw if response else "{}")
-
-    def close(self) -> None:
-        """Nothing is left open."""
+        await self.answer(response.raw if response else "{}")
 
 
-def _object(text: str) -> dict[str, Any]:
+def json_object(text: str) -> dict[str, Any]:
+    """Return a JSON object; an empty one if the text is none."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -244,5 +287,5 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _response_id(text: str) -> object:
-    response = _object(text).get("response")
+    response = json_object(text).get("response")
     return response.get("id") if isinstance(response, dict) else None

@@ -10,7 +10,7 @@ from typing import Any
 
 from codexlb_cli.core.frames import Body, InvalidBodyError, parse_body
 from codexlb_cli.core.headers import Header
-from codexlb_cli.core.requests import RESPONSES_PATHS
+from codexlb_cli.core.requests import CHAT_PATH, TURN_PATHS
 from codexlb_cli.errors import UsageError
 from codexlb_cli.inspect.inputs import BYTE_ORDER_MARK, REQUEST_LINE, from_content
 
@@ -25,10 +25,12 @@ class ClientRequest:
     Attributes:
         headers: its header lines, values decoded as ISO-8859-1.
         body: its body, without a content coding.
+        chat: whether it asks for a chat completion rather than a response.
     """
 
     headers: tuple[Header, ...]
     body: bytes
+    chat: bool = False
 
 
 def read_client_request(content: bytes) -> ClientRequest:
@@ -53,22 +55,23 @@ def read_client_request(content: bytes) -> ClientRequest:
 def _from_http(content: bytes, first_line: str) -> ClientRequest:
     parts = _HEAD_END.split(content, maxsplit=1)
     headers = from_content(parts[0])
-    _check_target(first_line)
+    path = _path_of_turn(first_line)
     for name, value in headers:
         coded = value.strip(" \t").lower() not in ("", "identity")
         if name.lower() in ("transfer-encoding", "content-encoding") and coded:
             raise UsageError(
                 f"the body is coded: `{name}`", hint="give the body as it is before its coding"
             )
-    return ClientRequest(headers, parts[1] if len(parts) > 1 else b"")
+    return ClientRequest(headers, parts[1] if len(parts) > 1 else b"", path == CHAT_PATH)
 
 
-def _check_target(request_line: str) -> None:
+def _path_of_turn(request_line: str) -> str:
     method, target = request_line.split(" ")[:2]
     path = target.partition("?")[0]
-    if method != "POST" or path not in RESPONSES_PATHS:
-        paths = " or ".join(f"`POST {path}`" for path in sorted(RESPONSES_PATHS, reverse=True))
+    if method != "POST" or path not in TURN_PATHS:
+        paths = " or ".join(f"`POST {path}`" for path in sorted(TURN_PATHS, reverse=True))
         raise UsageError(f"no turn is asked for by `{method} {path}`", hint=f"a turn is {paths}")
+    return path
 
 
 def _from_json(content: bytes) -> ClientRequest:
@@ -78,11 +81,13 @@ def _from_json(content: bytes) -> ClientRequest:
         raise UsageError(str(exc).replace("the request body", "the JSON"), hint=_FORMS) from None
     exchange = _exchange(document)
     if exchange is None:
-        return ClientRequest((), content)
+        # A body alone tells its API by where the conversation stands.
+        chat = document.get("messages") is not None and document.get("input") is None
+        return ClientRequest((), content, chat)
     request_line = exchange.get("request_line")
     if not isinstance(request_line, str):
         request_line = f"{exchange.get('method')} {exchange.get('target')} HTTP/1.1"
-    _check_target(request_line)
+    path = _path_of_turn(request_line)
     headers = from_content(json.dumps(exchange.get("headers", [])).encode())
     body = exchange.get("body")
     text = (
@@ -90,7 +95,7 @@ def _from_json(content: bytes) -> ClientRequest:
         if isinstance(body, str)
         else json.dumps(body, separators=(",", ":"), ensure_ascii=False)
     )
-    return ClientRequest(headers, text.encode("utf-8", "surrogatepass"))
+    return ClientRequest(headers, text.encode("utf-8", "surrogatepass"), path == CHAT_PATH)
 
 
 def _exchange(document: Body) -> Mapping[str, Any] | None:
@@ -115,4 +120,4 @@ def _is_turn(request: Mapping[str, Any]) -> bool:
     line = request.get("request_line") or f"{request.get('method')} {request.get('target')}"
     method, _, target = str(line).partition(" ")
     path = re.split(r"[? ]", target)[0]
-    return method == "POST" and path in RESPONSES_PATHS
+    return method == "POST" and path in TURN_PATHS

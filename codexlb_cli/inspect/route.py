@@ -133,9 +133,10 @@ def routed(
     if error is not None:
         return Route(offline, error=error)
     try:
-        body, stream, evidence = read_request(request.headers, request.body)
+        wanted = read_request(request.headers, request.body, chat=request.chat)
     except frames.InvalidBodyError as exc:
         return Route(offline, error=invalid_body(exc))
+    body, evidence = wanted.body, wanted.evidence
     memory = recall(evidence.keys, frames.reasoning_digests(body))
 
     def known(key: Key) -> KeyRecord:
@@ -152,7 +153,7 @@ def routed(
         ownership, evidence, known(evidence.lane), seated,
         now=pool.now, acts=acts, deadline=deadline,
     )  # fmt: skip
-    asked = Asked(body, stream, evidence, ownership, facts, acts, policy.replays)
+    asked = Asked(body, wanted.stream, evidence, ownership, facts, acts, policy.replays)
     error = plan_error(ownership, evidence, seated)
     if error is not None:
         return Route(offline, asked, error=error)
