@@ -5,6 +5,7 @@ What an upstream sends may have any shape: what is not as it should be is passed
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
@@ -208,8 +209,10 @@ def text_of(value: Mapping[str, Any], name: str) -> str:
 
 
 def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether a value of JSON is a number."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a value of JSON is a number; one beyond what a double takes is none."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _message(items: Sequence[Object], form: ChatForm) -> tuple[Object, Object | None]:
@@ -253,11 +256,11 @@ def _called(message: Mapping[str, Any]) -> bool:
 
 def _with_bytes(entry: Object) -> Object:
     token = text_of(entry, "token")
-    known = entry.get("bytes")
+    known, logprob = entry.get("bytes"), entry.get("logprob")
     return {
         "token": token,
         "bytes": known if isinstance(known, list) else list(token.encode("utf-8", "replace")),
-        "logprob": entry.get("logprob"),
+        "logprob": logprob if is_number(logprob) else None,
     }
 
 

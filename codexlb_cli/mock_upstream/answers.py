@@ -27,10 +27,17 @@ _COMMAND_TOOLS: dict[str, tuple[str, dict[str, object]]] = {
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call of a function: its name and its arguments as JSON text."""
+    """A call of a tool.
+
+    Attributes:
+        name: its name.
+        arguments: a function's arguments as JSON text, or a custom tool's input.
+        custom: whether the tool is a custom one.
+    """
 
     name: str
     arguments: str
+    custom: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +46,17 @@ class Answer:
 
     Attributes:
         pieces: the text, one element per delta.
-        call: a tool call, instead of a message.
+        calls: tool calls, instead of a message.
+        refusal: a refusal, instead of the text.
+        logprobs: whether every delta has its log probability.
         reasoning: whether a reasoning item comes first.
         empty: no item at all, for a warm-up.
     """
 
     pieces: Sequence[str] = ()
-    call: ToolCall | None = None
+    calls: Sequence[ToolCall] = ()
+    refusal: str | None = None
+    logprobs: bool = False
     reasoning: bool = False
     empty: bool = False
 
@@ -58,14 +69,19 @@ def compose(request: TurnRequest, rule: TurnRule) -> Answer:
     if rule.tool and not request.answers_a_tool_call():
         call = _tool_call(request, rule)
         if call is not None:
-            return Answer(call=call, reasoning=reasoning)
+            return Answer(calls=(call,) * rule.calls, reasoning=reasoning)
+    if rule.refusal is not None:
+        return Answer(refusal=rule.refusal, reasoning=reasoning)
     if rule.text is not None:
         text = rule.text
     elif request.answers_a_tool_call():
         text = "The tool has answered, so this turn is done."
+    elif request.wants_json:
+        text = json.dumps(_made_up_value(request.wanted_schema))
     else:
         text = f"You said: {request.last_user_text()[:_ECHOED_CHARACTERS]}"
-    return Answer(pieces=_pieces(text, rule.deltas, rule.delta_bytes), reasoning=reasoning)
+    pieces = _pieces(text, rule.deltas, rule.delta_bytes)
+    return Answer(pieces, reasoning=reasoning, logprobs=request.wants_logprobs)
 
 
 def _pieces(text: str, count: int | None, length: int | None) -> Sequence[str]:
@@ -90,6 +106,8 @@ def _tool_call(request: TurnRequest, rule: TurnRule) -> ToolCall | None:
     if isinstance(rule.tool, str):
         if rule.tool not in tools:
             return None
+        if tools[rule.tool].get("type") == "custom":
+            return ToolCall(rule.tool, rule.arguments or "mock input", custom=True)
         return ToolCall(rule.tool, rule.arguments or _made_up_arguments(tools[rule.tool]))
     for name, (called, arguments) in _COMMAND_TOOLS.items():
         if name in tools:
@@ -101,13 +119,16 @@ def _tool_call(request: TurnRequest, rule: TurnRule) -> ToolCall | None:
 
 
 def _made_up_arguments(tool: dict[str, Any]) -> str:
-    schema = tool.get("parameters")
+    return json.dumps(_made_up_object(tool.get("parameters")))
+
+
+def _made_up_object(schema: object) -> dict[str, object]:
     properties = schema.get("properties") if isinstance(schema, dict) else None
     required = schema.get("required") if isinstance(schema, dict) else None
     if not isinstance(properties, dict) or not isinstance(required, list):
-        return "{}"
+        return {}
     names = (name for name in required if isinstance(name, str))
-    return json.dumps({name: _made_up_value(properties.get(name)) for name in names})
+    return {name: _made_up_value(properties.get(name)) for name in names}
 
 
 def _made_up_value(schema: object) -> object:
@@ -117,7 +138,9 @@ def _made_up_value(schema: object) -> object:
     if isinstance(choices, list) and choices:
         return choices[0]
     kind = schema.get("type")
+    if kind == "object":
+        return _made_up_object(schema)
     made_up: dict[str, object] = {
-        "integer": 1, "number": 1, "boolean": False, "array": [], "object": {}, "null": None,
+        "integer": 1, "number": 1, "boolean": False, "array": [], "null": None,
     }  # fmt: skip
     return made_up.get(kind, "mock") if isinstance(kind, str) else "mock"

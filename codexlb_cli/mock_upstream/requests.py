@@ -39,6 +39,8 @@ class TurnRequest:
     Attributes:
         items: the input as a list of items; a plain string is one user message.
         stored: `store`, true if omitted.
+        wants_logprobs: whether the log probabilities of the text are included.
+        text_format: `text.format`; empty if the request has none.
         stream_id: the lane; None for the default one.
         body_bytes: the size of the request.
     """
@@ -51,10 +53,23 @@ class TurnRequest:
     previous_response_id: str | None = None
     stream_id: str | None = None
     wants_encrypted_reasoning: bool = False
+    wants_logprobs: bool = False
+    text_format: dict[str, Any] = field(default_factory=dict, repr=False)
     tools: list[Any] = field(default_factory=list, repr=False)
     metadata: dict[str, Any] = field(default_factory=dict, repr=False)
     prompt_cache_key: str | None = None
     body_bytes: int = 0
+
+    @property
+    def wants_json(self) -> bool:
+        """Whether the text must be JSON."""
+        return self.text_format.get("type") in ("json_object", "json_schema")
+
+    @property
+    def wanted_schema(self) -> dict[str, Any]:
+        """The schema that the JSON must follow; that of any object if there is none."""
+        schema = self.text_format.get("schema")
+        return schema if isinstance(schema, dict) and schema else {"type": "object"}
 
     def last_user_text(self) -> str:
         """The text of the last user message; empty if there is none."""
@@ -119,7 +134,9 @@ def parse_request(body: object, body_bytes: int) -> TurnRequest:
             code="invalid_stream_id",
             param="stream_id",
         )
+    check_words(body)
     include = _typed(body, "include", list) or []
+    text_format = (_typed(body, "text", dict) or {}).get("format")
     return TurnRequest(
         model=model,
         items=_items(body.get("input")),
@@ -129,11 +146,54 @@ def parse_request(body: object, body_bytes: int) -> TurnRequest:
         previous_response_id=_typed(body, "previous_response_id", str),
         stream_id=stream_id,
         wants_encrypted_reasoning="reasoning.encrypted_content" in include,
+        wants_logprobs="message.output_text.logprobs" in include,
+        text_format=text_format if isinstance(text_format, dict) else {},
         tools=_typed(body, "tools", list) or [],
         metadata=_typed(body, "metadata", dict) or {},
         prompt_cache_key=_typed(body, "prompt_cache_key", str),
         body_bytes=body_bytes,
     )
+
+
+def check_words(body: dict[str, Any]) -> None:
+    """Refuse the words of the chat API, as the upstream does.
+
+    Raises:
+        RefusedError: a member, a part or a tool is one of a chat completion.
+    """
+    for name in _CHAT_MEMBERS & body.keys():
+        message = f"Unsupported parameter: '{name}'. It belongs to chat completions."
+        raise invalid_request(message, code="unsupported_parameter", param=name)
+    for index, item in enumerate(_objects(body.get("input"))):
+        if item.get("role") == "tool" or "tool_calls" in item:
+            raise _invalid_value(f"input[{index}]")
+        for number, part in enumerate(_objects(item.get("content"))):
+            if part.get("type") in _CHAT_PARTS:
+                raise _invalid_value(f"input[{index}].content[{number}].type")
+    for index, tool in enumerate(_objects(body.get("tools"))):
+        if "name" not in tool and {"function", "custom"} & tool.keys():
+            param = f"tools[{index}].name"
+            message = f"Missing required parameter: '{param}'."
+            raise invalid_request(message, code="missing_required_parameter", param=param)
+
+
+_CHAT_MEMBERS = frozenset(
+    {
+        "messages", "functions", "function_call", "max_tokens", "max_completion_tokens",
+        "response_format", "reasoning_effort", "verbosity", "web_search_options", "logprobs", "n",
+        "stop", "seed", "logit_bias", "frequency_penalty", "presence_penalty", "prediction",
+        "modalities", "audio",
+    }
+)  # fmt: skip
+_CHAT_PARTS = frozenset({"text", "image_url", "file"})
+
+
+def _invalid_value(param: str) -> RefusedError:
+    return invalid_request(f"Invalid value for '{param}'.", code="invalid_value", param=param)
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    return [v if isinstance(v, dict) else {} for v in value] if isinstance(value, list) else []
 
 
 def _typed(body: dict[str, Any], key: str, kind: type[Any]) -> Any:

@@ -205,7 +205,9 @@ class TurnRule(Rule):
         delta_bytes: the length of each delta's text.
         completed_bytes: the least size of `response.completed`.
         tool: answer with a call of this tool, or of the first suitable one.
-        arguments: the JSON arguments of that call; None makes some up.
+        arguments: the JSON arguments of that call, or a custom tool's input; None makes some up.
+        calls: how many such calls, in parallel.
+        refusal: the model refuses, in these words.
         reasoning: put a reasoning item with encrypted content first.
         metadata: headers of a `response.metadata` event; HTTP headers over HTTP.
         rate_limits: a `codex.rate_limits` event; HTTP headers over HTTP.
@@ -233,6 +235,8 @@ class TurnRule(Rule):
     completed_bytes: Annotated[int, Field(ge=0, le=2**26)] = 0
     tool: bool | str = False
     arguments: str | None = None
+    calls: Annotated[int, Field(ge=1, le=16)] = 1
+    refusal: str | None = None
     reasoning: bool = False
     metadata: dict[str, HeaderValue] = Field(default_factory=dict)
     rate_limits: RateLimits | None = None
@@ -266,6 +270,10 @@ class TurnRule(Rule):
             raise ValueError("needs `silence = true` beside `pong`")
         if self.arguments is not None and not self.tool:
             raise ValueError("needs `tool` beside `arguments`")
+        if self.calls > 1 and not self.tool:
+            raise ValueError("needs `tool` beside `calls`")
+        if self.refusal is not None and (self.tool or self.text is not None):
+            raise ValueError("answers with a `refusal`, or with `text` or a `tool`")
         return self
 
     @property

@@ -20,8 +20,10 @@ Event = tuple[str, bytes]
 """The event's type and its JSON."""
 
 TEXT_DELTA = "response.output_text.delta"
+REFUSAL_DELTA = "response.refusal.delta"
 ARGUMENTS_DELTA = "response.function_call_arguments.delta"
-DELTAS = frozenset({TEXT_DELTA, ARGUMENTS_DELTA})
+INPUT_DELTA = "response.custom_tool_call_input.delta"
+DELTAS = frozenset({TEXT_DELTA, REFUSAL_DELTA, ARGUMENTS_DELTA, INPUT_DELTA})
 
 
 @dataclass(slots=True)
@@ -61,9 +63,9 @@ class ResponseStream:
             return
         if self.answer.reasoning:
             yield from self._reasoning()
-        if self.answer.call is not None:
-            yield from self._call(self.answer.call)
-        else:
+        for number, call in enumerate(self.answer.calls):
+            yield from self._call(call, f"_{number}" if number else "")
+        if not self.answer.calls:
             yield from self._message()
 
     def completed(self, least_bytes: int = 0) -> Event:
@@ -117,28 +119,37 @@ class ResponseStream:
         yield added
         yield self._finished(item, index)
 
-    def _call(self, call: ToolCall) -> Iterator[Event]:
+    def _call(self, call: ToolCall, suffix: str) -> Iterator[Event]:
+        kind, argument, delta = "function_call", "arguments", ARGUMENTS_DELTA
+        if call.custom:
+            kind, argument, delta = "custom_tool_call", "input", INPUT_DELTA
         item = {
-            "id": self._id("fc"),
-            "type": "function_call",
+            "id": self._id("ctc" if call.custom else "fc") + suffix,
+            "type": kind,
             "status": "completed",
-            "arguments": call.arguments,
-            "call_id": self._id("call"),
+            argument: call.arguments,
+            "call_id": self._id("call") + suffix,
             "name": call.name,
         }
-        added, index = self._item_events(item, status="in_progress", arguments="")
+        added, index = self._item_events(item, status="in_progress", **{argument: ""})
         yield added
         where = {"item_id": item["id"], "output_index": index}
         half = len(call.arguments) // 2
         for piece in (call.arguments[:half], call.arguments[half:]):
-            yield self._event(ARGUMENTS_DELTA, **where, delta=piece)
-        done = "response.function_call_arguments.done"
-        yield self._event(done, **where, arguments=call.arguments, name=call.name)
+            yield self._event(delta, **where, delta=piece)
+        told = {argument: call.arguments} | ({} if call.custom else {"name": call.name})
+        yield self._event(delta.replace(".delta", ".done"), **where, **told)
         yield self._finished(item, index)
 
     def _message(self) -> Iterator[Event]:
-        message_id, text = self._id("msg"), "".join(self.answer.pieces)
-        part = {"type": "output_text", "annotations": [], "logprobs": [], "text": text}
+        message_id, refusal = self._id("msg"), self.answer.refusal
+        part: dict[str, Any]
+        if refusal is not None:
+            part, empty = {"type": "refusal", "refusal": refusal}, {"refusal": ""}
+        else:
+            text, logprobs = "".join(self.answer.pieces), self._logprobs(*self.answer.pieces)
+            part = {"type": "output_text", "annotations": [], "logprobs": logprobs, "text": text}
+            empty = {"text": ""}
         item = {
             "id": message_id,
             "type": "message",
@@ -149,11 +160,27 @@ class ResponseStream:
         added, index = self._item_events(item, status="in_progress", content=[])
         yield added
         where = {"item_id": message_id, "output_index": index, "content_index": 0}
-        yield self._event("response.content_part.added", **where, part=part | {"text": ""})
-        yield from self._text_deltas(message_id, index)
-        yield self._event("response.output_text.done", **where, text=text, logprobs=[])
+        yield self._event("response.content_part.added", **where, part=part | empty)
+        if refusal is not None:
+            half = len(refusal) // 2
+            for piece in (refusal[:half], refusal[half:]):
+                yield self._event(REFUSAL_DELTA, **where, delta=piece)
+            yield self._event("response.refusal.done", **where, refusal=refusal)
+        else:
+            yield from self._text_deltas(message_id, index)
+            yield self._event("response.output_text.done", **where, text=text, logprobs=logprobs)
         yield self._event("response.content_part.done", **where, part=part)
         yield self._finished(item, index)
+
+    def _logprobs(self, *pieces: str) -> list[dict[str, Any]]:
+        """Return log probabilities as if every piece were a token; none unless they are wanted."""
+        if not self.answer.logprobs:
+            return []
+        return [
+            {"token": p, "bytes": list(p.encode(errors="replace")), "logprob": -0.5,
+             "top_logprobs": []}
+            for p in pieces
+        ]  # fmt: skip
 
     def _text_deltas(self, message_id: str, index: int) -> Iterator[Event]:
         # The hot path of benchmarks: strings are joined, nothing is walked by the JSON encoder.
@@ -165,8 +192,10 @@ class ResponseStream:
         tail = "}" if lane is None else f',"stream_id":"{lane}"}}'
         for piece in self.answer.pieces:
             number = next(self._numbers)
+            logprobs = to_json(self._logprobs(piece)).decode() if self.answer.logprobs else "[]"
             delta = (
-                f'{head}{encode_basestring(piece)},"logprobs":[],"sequence_number":{number}{tail}'
+                f'{head}{encode_basestring(piece)},"logprobs":{logprobs},'
+                f'"sequence_number":{number}{tail}'
             )
             yield TEXT_DELTA, delta.encode(errors="replace")
 

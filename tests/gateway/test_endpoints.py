@@ -36,7 +36,6 @@ def test_other_methods(tmp_path: Path) -> None:
 def test_endpoints_that_are_not_bridged(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
         for method, path in (
-            ("POST", "/v1/chat/completions"),
             ("POST", "/v1/responses/compact"),
             ("GET", "/v1/responses/resp_1"),
             ("DELETE", "/v1/responses/resp_1"),

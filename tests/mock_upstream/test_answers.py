@@ -35,8 +35,9 @@ def text_of(rule: TurnRule, **fields: object) -> list[str]:
 
 
 def call_of(rule: TurnRule, **fields: object) -> tuple[str, object] | None:
-    call = compose(parse_request({"model": "mock", **fields}, 0), rule).call
-    return None if call is None else (call.name, json.loads(call.arguments))
+    calls = compose(parse_request({"model": "mock", **fields}, 0), rule).calls
+    assert len(calls) <= 1
+    return (calls[0].name, json.loads(calls[0].arguments)) if calls else None
 
 
 @pytest.mark.parametrize("value", ["Hi there", [USER], [{"role": "user", "content": "Hi there"}]])
