@@ -22,6 +22,7 @@ from typer.models import ArgumentInfo, OptionInfo
 
 from codexlb_cli.config.schema import AccountTable, CloseTable, PriceTable, must_at, scalar_keys
 from codexlb_cli.core.accounts import DEFAULT_BASE_URLS
+from codexlb_cli.core.chat_request import CHAT_MEMBERS
 from codexlb_cli.core.client_errors import STATUSES, error_type
 from codexlb_cli.core.closes import CLOSES, LIVENESS_TIMEOUT, CloseRow, ReconnectPolicy
 from codexlb_cli.core.failures import ERRORS, OUR_FINDINGS, ErrorRow
@@ -52,7 +53,8 @@ ERROR_CASES: dict[str, str] = {
     "continuity_owner_conflict": "the previous response, the conversation and the files of one "
     "request lie in different accounts; nothing is sent",
     "model_unavailable": "the configuration keeps the model from every account",
-    "invalid_request": "no HTTP, no JSON object, or a member of the wrong type",
+    "invalid_request": "no HTTP, no JSON object, a member of the wrong type, or a chat "
+    "completion that asks for what a response cannot give",
     "invalid_header": "a header name or value that cannot be sent on",
     "queue_full": "too many turns wait for an account that takes no more, for the socket that "
     "holds the previous response, or on one WebSocket; with Retry-After 1",
@@ -175,6 +177,22 @@ def code_table() -> str:
         (
             (f"`{code}`", str(status), f"`{error_type(code, status)}`", ERROR_CASES[code])
             for code, status in sorted(STATUSES.items(), key=lambda item: (item[1], item[0]))
+        ),
+    )
+
+
+def chat_table() -> str:
+    """Return what becomes of the members of a chat completion's body."""
+    return _table(
+        ("member", "fate", "of the Responses request", "more"),
+        (
+            (
+                ", ".join(f"`{name}`" for name in rule.names),
+                rule.fate.value,
+                rule.becomes if " " in rule.becomes or not rule.becomes else f"`{rule.becomes}`",
+                rule.why,
+            )
+            for rule in CHAT_MEMBERS
         ),
     )
 
@@ -368,6 +386,7 @@ PARTS: Mapping[str, tuple[Path, Callable[[], str]]] = {
     "closes": (DOCS / "continuity.md", close_table),
     "errors": (DOCS / "continuity.md", error_table),
     "codes": (DOCS / "http.md", code_table),
+    "chat": (DOCS / "chat.md", chat_table),
     "keys": (DOCS / "configuration.md", key_tables),
     "commands": (DOCS / "cli.md", command_reference),
     "exit-codes": (DOCS / "cli.md", exit_table),

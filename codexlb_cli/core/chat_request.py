@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from codexlb_cli.core.chat_messages import input_items
 from codexlb_cli.core.chat_tools import (
@@ -56,7 +56,7 @@ class ChatMember:
 
 
 CHAT_MEMBERS: tuple[ChatMember, ...] = (
-    ChatMember(("messages",), Fate.TRANSLATED, "input", "see below"),
+    ChatMember(("messages",), Fate.TRANSLATED, "input", "see the next table"),
     ChatMember(
         ("tools", "functions"),
         Fate.TRANSLATED,
@@ -75,7 +75,7 @@ CHAT_MEMBERS: tuple[ChatMember, ...] = (
     ChatMember(("reasoning_effort",), Fate.TRANSLATED, "reasoning.effort"),
     ChatMember(("max_completion_tokens", "max_tokens"), Fate.TRANSLATED, "max_output_tokens"),
     ChatMember(("logprobs",), Fate.TRANSLATED, "include", f"`{LOGPROBS_INCLUDED}`"),
-    ChatMember(("top_logprobs",), Fate.UNCHANGED, "top_logprobs", "with `logprobs` only"),
+    ChatMember(("top_logprobs",), Fate.UNCHANGED, "top_logprobs", "needs `logprobs`: true"),
     ChatMember(("store",), Fate.TRANSLATED, "store", "false unless true: chat's own default"),
     ChatMember(
         ("stream_options",),
@@ -90,7 +90,8 @@ CHAT_MEMBERS: tuple[ChatMember, ...] = (
             "prompt_cache_retention", "moderation",
         ),
         Fate.UNCHANGED,
-        "the same",
+        "the same name",
+        "byte for byte, as every member that does not stand in this table",
     ),
     ChatMember(
         ("seed",), Fate.LEFT_OUT, why="asks for a best effort only; Responses has no such thing"
@@ -150,7 +151,21 @@ class ChatForm:
     functions: bool = False
 
 
-def responses_body(chat: Body) -> tuple[Body, ChatForm]:
+class Translated(NamedTuple):
+    """A chat body as a Responses body.
+
+    Attributes:
+        body: the Responses body.
+        form: how the client wants its answer.
+        left_out: the members of the chat body that have no counterpart in it.
+    """
+
+    body: Body
+    form: ChatForm
+    left_out: tuple[str, ...]
+
+
+def responses_body(chat: Body) -> Translated:
     """Return the Responses body that asks for what a chat body asks for.
 
     Raises:
@@ -160,13 +175,18 @@ def responses_body(chat: Body) -> tuple[Body, ChatForm]:
     translation = _Translation(chat)
     for name, member in chat.members.items():
         translation.take(name, member)
-    return translation.ended(), translation.form()
+    return Translated(translation.ended(), translation.form(), tuple(translation.left_out))
 
 
 class _Translation:
-    """A chat body on its way to become a Responses body."""
+    """A chat body on its way to become a Responses body.
+
+    Attributes:
+        left_out: the members that have no counterpart.
+    """
 
     def __init__(self, chat: Body) -> None:
+        self.left_out: list[str] = []
         self._chat = chat
         self._members: dict[str, Member] = {}
         self._tools: list[Any] = []
@@ -196,8 +216,10 @@ class _Translation:
         rule, given = _RULES.get(name), Node(member.value, name)
         if rule is None or rule.fate is Fate.UNCHANGED:
             self._members[name] = member
-        elif rule.fate is Fate.REFUSED and member.value not in rule.harmless:
-            raise given.wrong(f"is not supported here: {rule.why}")
+        elif rule.fate is not Fate.TRANSLATED:
+            if rule.fate is Fate.REFUSED and member.value not in rule.harmless:
+                raise given.wrong(f"is not supported here: {rule.why}")
+            self.left_out.append(name)
         elif name in self._takers and member.value is not None:
             self._takers[name](given)
 

@@ -39,12 +39,14 @@ class AskedTurn:
         stream: whether the client wants a stream.
         evidence: its affinity evidence.
         chat: how a chat completion is wanted; None for a response.
+        left_out: the members of a chat body that have no counterpart in a Responses body.
     """
 
     body: Body
     stream: bool
     evidence: Evidence
     chat: ChatForm | None = None
+    left_out: tuple[str, ...] = ()
 
 
 def upgrade_error(method: str, path: str, headers: Sequence[Header]) -> ClientError | None:
@@ -130,10 +132,11 @@ def read_request(headers: Sequence[Header], data: bytes, *, chat: bool = False) 
         InvalidBodyError: the body is no JSON object, a member is not as it must be, or a chat
             completion asks for what a response cannot give.
     """
-    body, form = parse_body(data), None
-    if chat:
-        body, form = responses_body(body)
-    return AskedTurn(body, wants_stream(body), read_evidence(headers, body), form)
+    body = parse_body(data)
+    if not chat:
+        return AskedTurn(body, wants_stream(body), read_evidence(headers, body))
+    body, form, left_out = responses_body(body)
+    return AskedTurn(body, wants_stream(body), read_evidence(headers, body), form, left_out)
 
 
 def invalid_body(exc: InvalidBodyError) -> ClientError:

@@ -81,6 +81,7 @@ class Asked:
         facts: what a turn is planned from.
         acts: whether a replay might do twice what hosted tools do.
         replays: how often the configuration lets a turn be sent again.
+        left_out: the members of a chat completion that have no counterpart in a response.
     """
 
     body: frames.Body
@@ -90,6 +91,7 @@ class Asked:
     facts: TurnFacts
     acts: bool
     replays: int
+    left_out: tuple[str, ...] = ()
 
     @property
     def replayable(self) -> bool:
@@ -153,7 +155,9 @@ def routed(
         ownership, evidence, known(evidence.lane), seated,
         now=pool.now, acts=acts, deadline=deadline,
     )  # fmt: skip
-    asked = Asked(body, wanted.stream, evidence, ownership, facts, acts, policy.replays)
+    asked = Asked(
+        body, wanted.stream, evidence, ownership, facts, acts, policy.replays, wanted.left_out
+    )
     error = plan_error(ownership, evidence, seated)
     if error is not None:
         return Route(offline, asked, error=error)
@@ -232,7 +236,7 @@ def frame_members(frame: str) -> list[tuple[str, str, int]]:
 
 
 def dropped_members(asked: Asked, sent: Sent) -> list[str]:
-    """Return the members of the body that do not go into the frame."""
+    """Return the members of the Responses body that do not go into the frame."""
     kept = frames.split_members(sent.frame)
     return [name for name in asked.body.members if name not in kept]
 
@@ -284,7 +288,7 @@ def _frame(asked: Asked, sent: Sent) -> dict[str, Any]:
             {"name": name, "type": kind, "bytes": size}
             for name, kind, size in frame_members(sent.frame)
         ],
-        "dropped": dropped_members(asked, sent),
+        "dropped": [*asked.left_out, *dropped_members(asked, sent)],
         "dropped_reasoning": sent.dropped_reasoning,
     }
 

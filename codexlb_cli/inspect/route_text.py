@@ -155,6 +155,8 @@ def _frame(asked: Asked, sent: Sent) -> Iterator[str]:
     rows = [(name, kind, str(size)) for name, kind, size in frame_members(sent.frame)]
     yield table(("MEMBER", "TYPE", "BYTES"), rows, indent=2)
     said = []
+    if asked.left_out:
+        said.append(f"Left out, since responses have no such thing: {', '.join(asked.left_out)}.")
     if dropped := dropped_members(asked, sent):
         said.append(f"Left out, since it is for HTTP alone: {', '.join(dropped)}.")
     if moved := shown_metadata(sent.handshake):

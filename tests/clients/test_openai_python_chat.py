@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -229,20 +230,18 @@ def test_images_and_files(start: Start) -> None:
 
 def test_the_answer_has_the_fields_of_the_sdk(start: Start) -> None:
     """Every field has the type that the SDK declares; its own models take anything."""
-    from openai.types.chat import ChatCompletion, ChatCompletionChunk
-
+    types = import_module("openai.types.chat")
     completions = start(TurnRule(tool="weather", times=2)).completions()
     for _ in range(2):
         raw = completions.with_raw_response.create(model="m", messages=[USER], tools=[WEATHER])
-        TypeAdapter(ChatCompletion).validate_python(json.loads(raw.content), strict=False)
+        TypeAdapter(types.ChatCompletion).validate_python(json.loads(raw.content), strict=False)
         for chunk in completions.create(model="m", messages=[USER], tools=[WEATHER], stream=True):
-            TypeAdapter(ChatCompletionChunk).validate_python(chunk.to_dict(), strict=False)
+            TypeAdapter(types.ChatCompletionChunk).validate_python(chunk.to_dict(), strict=False)
 
 
 def test_the_request_has_the_fields_of_the_sdk(start: Start) -> None:
     """What goes upstream is what the SDK declares for `responses.create`."""
-    from openai.types.responses import response_create_params as params
-
+    params = import_module("openai.types.responses.response_create_params")
     setup = start()
     call = {"id": "c", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
     messages = [
@@ -290,15 +289,16 @@ def test_a_stream_that_breaks_raises_once(
     start: Start, rule: TurnRule, code: str, *, helped: bool
 ) -> None:
     setup = start(rule)
-    completions, seen = setup.completions(), []
+    completions = setup.completions()
+    seen: list[str | None] = []
 
     def read() -> None:
         if helped:
             with completions.stream(model="m", messages=[USER]) as stream:
                 seen.extend(event.delta for event in stream if event.type == "content.delta")
         else:
-            for chunk in completions.create(model="m", messages=[USER], stream=True):
-                seen.append(chunk.choices[0].delta.content)
+            chunks = completions.create(model="m", messages=[USER], stream=True)
+            seen.extend(chunk.choices[0].delta.content for chunk in chunks)
 
     with pytest.raises(openai.APIError) as raised:
         read()

@@ -328,3 +328,38 @@ def test_an_account_without_a_websocket_gets_a_post(cli: Cli) -> None:
     assert "Sec-WebSocket-Key" not in lines
     told = route(cli, {"model": "m", "input": "hi"}).out
     assert "UPSTREAM REQUEST  the account has no WebSocket: POST http" in told
+
+
+CHAT = {
+    "model": "m",
+    "messages": [{"role": "user", "content": SECRET}],
+    "prompt_cache_key": "k",
+    "max_tokens": 5,
+    "seed": 7,
+    "stream": True,
+}
+
+
+@pytest.mark.parametrize("form", ["body", "http"])
+def test_a_chat_completion_is_shown_as_the_response_that_it_becomes(cli: Cli, form: str) -> None:
+    know(cli, write_owner(Key("prompt_cache", "k"), "home", time.time()))
+    body = json.dumps(CHAT).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\n\r\n"
+    content = body if form == "body" else head + body
+    found = document(cli, content)
+    assert found["affinity"]["owner"] == found["plan"]["account"] == "home"
+    assert found["request"] == {"model": "m", "stream": True, "store": False}
+    names = [member["name"] for member in found["frame"]["members"]]
+    assert names == ["type", "model", "input", "prompt_cache_key", "max_output_tokens", "store"]
+    assert found["frame"]["dropped"] == ["seed", "stream"]
+    ran = route(cli, content)
+    assert "Left out, since responses have no such thing: seed." in ran.out
+    assert SECRET not in ran.out
+
+
+def test_a_chat_completion_that_would_be_refused(cli: Cli) -> None:
+    found = document(cli, {**CHAT, "n": 2}, code=1)
+    assert (found["plan"]["error"]["code"], found["plan"]["error"]["param"]) == (
+        "invalid_request",
+        "n",
+    )

@@ -287,7 +287,7 @@ def test_citations_come_in_one_chunk_before_the_last() -> None:
 
 def test_what_deltas_left_out_comes_when_the_part_is_done() -> None:
     where = {"output_index": 0, "content_index": 0}
-    events = [
+    events: list[dict[str, Any]] = [
         {"type": "response.created", "response": response()},
         {"type": "response.output_text.delta", **where, "delta": "abc", "logprobs": [TOKEN]},
         {
@@ -323,9 +323,7 @@ def test_an_answer_without_items() -> None:
 
 words = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 answers = st.one_of(
-    st.builds(
-        Answer, st.lists(words, max_size=5), reasoning=st.booleans(), logprobs=st.booleans()
-    ),
+    st.builds(Answer, st.lists(words, max_size=5), reasoning=st.booleans(), logprobs=st.booleans()),
     st.builds(Answer, refusal=words),
     st.builds(
         Answer,
@@ -347,9 +345,7 @@ def test_the_chunks_put_together_are_the_completion(answer: Answer, form: ChatFo
     ends = [c["finish_reason"] for chunk in chunks for c in chunk["choices"]]
     assert ends == [None] * (len(ends) - 1) + [said["finish_reason"]]
     assert (chunks[-1].get("usage") == whole["usage"]) is form.include_usage
-    heads = [
-        {k: v for k, v in chunk.items() if k not in ("choices", "usage")} for chunk in chunks
-    ]
+    heads = [{k: v for k, v in chunk.items() if k not in ("choices", "usage")} for chunk in chunks]
     assert all(head == heads[0] for head in heads)
 
 

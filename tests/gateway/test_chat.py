@@ -74,7 +74,7 @@ def test_a_completion(tmp_path: Path) -> None:
 
 
 def test_a_stream_is_the_completion_in_pieces(tmp_path: Path) -> None:
-    members = {"logprobs": True, "response_format": {"type": "json_object"}}
+    members: dict[str, Any] = {"logprobs": True, "response_format": {"type": "json_object"}}
 
     async def test(stage: Stage) -> None:
         whole = (await chat(stage, **members)).json
@@ -186,7 +186,6 @@ def test_a_gateway_that_stops_ends_a_stream_with_an_error(tmp_path: Path) -> Non
             async with connection(stage.port, stage.answer_seconds) as exchange:
                 await exchange.send(request_head("POST", CHAT, lines) + body)
                 await exchange.head()
-                await exchange.block()
                 await stage.gateway.responses.stop_turns()
                 last = data_of(await exchange.answer())[-1]
         assert last["error"]["code"] == "upstream_closed"
