@@ -74,7 +74,7 @@ class _Conversation:
         content = _output_content(message)
         if content:
             self._say("assistant", content)
-        elif calls.value is None and legacy.value is None:
+        elif calls.value in (None, []) and legacy.value is None:
             if message.get("content").value is None:
                 raise message.get("content").wrong("is missing")
             self._say("assistant", "")

@@ -328,6 +328,7 @@ def test_a_file_binds_the_turn_to_its_account() -> None:
     [
         ({"content": ""}, ""),
         ({"content": []}, ""),
+        ({"content": "a", "tool_calls": []}, "a"),
         ({"content": [{"type": "text", "text": "a"}]}, [{"type": "output_text", "text": "a"}]),
         (
             {"content": [{"type": "refusal", "refusal": "no"}]},
@@ -422,6 +423,7 @@ def test_names_that_tell_nobody_apart_are_left_out() -> None:
         ),
         ({"role": "user", "content": "x", "name": "bob"}, "messages[1].name"),
         ({"role": "assistant"}, "messages[1].content"),
+        ({"role": "assistant", "tool_calls": []}, "messages[1].content"),
         ({"role": "assistant", "content": {}}, "messages[1].content"),
         ({"role": "assistant", "content": "x", "audio": {"id": "a"}}, "messages[1].audio"),
         ({"role": "assistant", "content": "x", "refusal": 4}, "messages[1].refusal"),
