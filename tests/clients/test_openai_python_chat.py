@@ -52,9 +52,13 @@ class Setup:
 
     gateway: ServingGateway
     mock: RunningMock
+    closing: ExitStack
 
     def client(self, **options: Any) -> Any:
-        return openai.OpenAI(base_url=self.gateway.base_url, api_key=CLIENT_KEY, **options)
+        base_url = self.gateway.base_url
+        client = openai.OpenAI(base_url=base_url, api_key=CLIENT_KEY, **options)
+        self.closing.callback(client.close)
+        return client
 
     def asynchronous(self) -> Any:
         return openai.AsyncOpenAI(base_url=self.gateway.base_url, api_key=CLIENT_KEY)
@@ -82,8 +86,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
     def run(*rules: HandshakeRule | TurnRule, **options: Any) -> Iterator[Setup]:
         script = Script(rules)
         with running_mock(script=script, accounts=KEYS, strict=True) as mock:
-            with serving(tmp_path, mock.base_url, **options) as gateway:
-                yield Setup(gateway, mock)
+            with serving(tmp_path, mock.base_url, **options) as gateway, ExitStack() as closing:
+                yield Setup(gateway, mock, closing)
             assert CLIENT_KEY not in gateway.log
             if mock.upstream.frames:
                 check_upstream(mock.upstream, secret=CLIENT_KEY)
