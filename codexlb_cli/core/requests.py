@@ -80,19 +80,33 @@ def wants_stream(body: Body) -> bool:
     """Check the members that the gateway itself reads; return whether the client wants a stream.
 
     Raises:
-        InvalidBodyError: one of them has the wrong type, or asks for what is not bridged.
+        InvalidBodyError: one of them has the wrong type.
     """
     stream = body.flag("stream")
-    if body.flag("background"):
-        raise InvalidBodyError(
-            "background responses are not bridged: the upstream's WebSocket does not take them",
-            param="background",
-            code="not_supported",
-        )
+    body.flag("background")
     for name in ("model", "stream_id"):
         body.text(name)
     body.flag("store")
     return stream
+
+
+def wants_background(body: Body) -> bool:
+    """Whether a checked body asks for a background response: over HTTP only, to one account."""
+    return body.flag("background")
+
+
+def refuse_background(body: Body) -> None:
+    """Refuse a background response where there is no HTTP for it: on a WebSocket.
+
+    Raises:
+        InvalidBodyError: it asks for one.
+    """
+    if wants_background(body):
+        raise InvalidBodyError(
+            "background responses are for HTTP: the upstream's WebSocket does not take them",
+            param="background",
+            code="not_supported",
+        )
 
 
 def read_request(headers: Sequence[Header], data: bytes) -> tuple[Body, bool, Evidence]:

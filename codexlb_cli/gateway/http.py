@@ -12,12 +12,21 @@ from codexlb_cli.core.events import is_codex
 from codexlb_cli.core.frames import InvalidBodyError
 from codexlb_cli.core.giving_up import stopped
 from codexlb_cli.core.headers import Header, check_header
-from codexlb_cli.core.requests import body_too_large, invalid_body, read_request, size_error
+from codexlb_cli.core.requests import (
+    body_too_large,
+    invalid_body,
+    read_request,
+    size_error,
+    wants_background,
+)
 from codexlb_cli.errors import InvalidHeader
 from codexlb_cli.gateway.bodies import BodyError, ClientGone, decode_body, read_body
+from codexlb_cli.gateway.exchanges import Client, unless_left
 from codexlb_cli.gateway.request_log import RequestLine, RequestLog
 from codexlb_cli.gateway.services import Services, TurnRequest
 from codexlb_cli.gateway.sinks import JsonSink, Send, SseSink, client_left, send_json
+from codexlb_cli.gateway.stored import BackgroundExchange
+from codexlb_cli.gateway.transfers import Transfers
 from codexlb_cli.gateway.turns import TurnRunner
 from codexlb_cli.gateway.usage import turn_record
 
@@ -56,6 +65,7 @@ class Responses:
         self._keepalive_seconds = keepalive_seconds
         self._services = services
         self._log = request_log
+        self._transfers = Transfers()
         self._running: dict[asyncio.Task[None], TurnRunner] = {}
         self._reading: set[asyncio.Task[Any]] = set()
 
@@ -91,6 +101,9 @@ class Responses:
             await send_json(send, exc.error.status, headers, exc.error.envelope())
             self._log.write(line.refused(exc.error))
             return
+        if request.posted:
+            await self._background(request, line, scope, receive, send)
+            return
         sink = self._sse(send, request) if stream else JsonSink(send)
         runner = TurnRunner(self._services, request, sink)
         outcome = "client left"
@@ -107,6 +120,24 @@ class Responses:
             self._log.write(line.served(runner, sink.status, outcome))
             now = self._services.now()
             self._services.record(turn_record(request, runner, sink.status, line.started_at, now))
+
+    async def _background(
+        self, request: TurnRequest, line: RequestLine, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        query = scope["query_string"].decode("latin-1")
+        client = Client(request.headers, query, send, request.request_id)
+        exchange = BackgroundExchange(request, self._services, self._transfers, client)
+        outcome = "client left"
+        try:
+            if await unless_left(exchange.run(), _disconnected(receive)):
+                outcome = exchange.outcome
+        except Exception as exc:
+            outcome = outcome if client_left(exc) else "internal_error"
+            raise
+        finally:
+            line.account = exchange.account or line.account
+            line.affinity = exchange.placement.ownership.key.strength.value
+            self._log.write(line.answered(exchange.status, outcome))
 
     async def _read_unless_stopped(
         self, scope: Scope, receive: Receive, request_id: str
@@ -156,7 +187,8 @@ class Responses:
         if stream and scope["http_version"] == "1.0":
             text = "a stream has no length, so it takes HTTP/1.1; ask for `stream`: false"
             raise RefusedRequest(ClientError("not_supported", text))
-        return TurnRequest(headers, body, evidence, request_id), stream
+        posted = data if wants_background(body) else b""
+        return TurnRequest(headers, body, evidence, request_id, posted=posted), stream
 
     async def _run(self, runner: TurnRunner, receive: Receive) -> bool:
         """Run a turn; False if the client left before its end."""
