@@ -37,8 +37,7 @@ test-codex: $(VENV)/.ready-dev $(CODEX)/$(CODEX_VERSION)
 		tests/clients/test_codex_websocket.py tests/clients/test_codex_status.py $(ARGS)
 
 test-clients: $(CLIENTS_VENV)/.ready
-	@$(CLIENTS_VENV)/bin/python -m pytest -q -n 2 tests/clients/test_openai_python.py \
-		tests/clients/test_openai_python_chat.py $(ARGS)
+	@$(CLIENTS_VENV)/bin/python -m pytest -q -n 2 tests/clients/test_openai_python*.py $(ARGS)
 
 test-browser: $(VENV)/.ready-dev
 	@TEST_BROWSER=1 $(BIN)/python -m pytest -q tests/clients/test_browser.py $(ARGS)

@@ -40,7 +40,8 @@ ERROR_CASES: dict[str, str] = {
     "missing or refused",
     "upstream_unavailable": "no account could be reached, or the one replay failed or was not "
     "allowed; with Retry-After",
-    "upstream_closed": "the upstream closed after `response.created`; with `x-should-retry: false`",
+    "upstream_closed": "the upstream closed after `response.created`, or after a call over HTTP "
+    "that is not to be done twice; with `x-should-retry: false`",
     "upstream_silent": "no event came in time on the socket that holds the previous response",
     "upstream_protocol_error": "the upstream broke its protocol; with Retry-After",
     "rate_limit_exceeded": "every account that may serve is limited for 60 s at most; with "

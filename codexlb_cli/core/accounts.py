@@ -116,6 +116,12 @@ class Account:
         """The base URL with http or https, without a trailing slash."""
         return self._url({"ws": "http", "wss": "https"}, "")
 
+    def call_url(self, path: str, query: str = "") -> str:
+        """Return where a call over HTTP goes: `path` after the base URL, and both queries."""
+        base, _, own = self.http_url.partition("?")
+        joined = "&".join(part for part in (own, query) if part)
+        return f"{base}{path}" + (f"?{joined}" if joined else "")
+
     @property
     def usage_url(self) -> str:
         """Where a ChatGPT plan tells its usage: beside the base URL, not under it."""

@@ -192,7 +192,15 @@ REFRESH_FAILED = ErrorRow(
     (),
     "a token could not be refreshed now: blames nobody; soft turns move on, hard ones end",
 )
-OUR_FINDINGS = (DIAL_FAILED, LOGIN_REFUSED, REFRESH_FAILED)
+CONNECTION_BROKE = ErrorRow(
+    "connection_broke",
+    Fault.NETWORK,
+    Effect.NEUTRAL,
+    (),
+    (),
+    "after a call over HTTP was sent that is not to be done twice: never sent again, blames nobody",
+)
+OUR_FINDINGS = (DIAL_FAILED, CONNECTION_BROKE, LOGIN_REFUSED, REFRESH_FAILED)
 """What no upstream says: it could not be asked, or had to be asked with another token."""
 
 _REQUEST_REJECTED = ERRORS[-1]
@@ -245,6 +253,7 @@ class Failure:
 
 
 DIAL_FAILURE = Failure(DIAL_FAILED)
+BROKEN_CALL = Failure(CONNECTION_BROKE)
 
 
 def not_refreshed(refusal: str | None) -> Failure:

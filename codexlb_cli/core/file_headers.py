@@ -3,45 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
-from codexlb_cli.core.accounts import Account
 from codexlb_cli.core.client_errors import ClientError
-from codexlb_cli.core.handshake import HandshakeInputs, build, client_headers, header_text
-from codexlb_cli.core.headers import Header, HeaderOptions, check_header, connection_nominated
+from codexlb_cli.core.handshake import (
+    HandshakeInputs,
+    account_lines,
+    client_headers,
+    header_text,
+)
+from codexlb_cli.core.headers import Header, check_header, connection_nominated
 
 _FORWARDED = ("content-type", "accept", "user-agent")
 _ANSWERED = ("content-type",)
-_ANSWERED_CONTENT = ("content-length", "content-disposition", "content-encoding")
+_ANSWERED_CONTENT = (
+    "content-length", "content-disposition", "content-encoding", "openai-poll-after-ms",
+)  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class FileHeaders:
-    """Everything that the headers of a call are built from.
-
-    Attributes:
-        account: the account that serves.
-        secret: its credential; None if it is missing.
-        inbound: the client's header lines.
-        user_agent: our own, sent if the client sent none.
-        request_id: the value of `x-client-request-id`.
-        with_body: whether the client's body goes along.
-        account_id: whom the credential signs in; None if that is not told.
-    """
-
-    account: Account
-    secret: str | None
-    inbound: Sequence[Header]
-    user_agent: str
-    request_id: str
-    with_body: bool
-    account_id: str | None = None
-
-
-def request_headers(inputs: FileHeaders) -> list[Header]:
+def request_headers(inputs: HandshakeInputs, request_id: str, *, with_body: bool) -> list[Header]:
     """Return every header line that a call carries upstream, but for `Host` and the framing.
 
     An allow-list: of the client's own lines the media types and its user agent, nothing else.
+
+    Args:
+        inputs: what heads are built from.
+        request_id: the value of `x-client-request-id`.
+        with_body: whether the client's body goes along.
 
     Raises:
         InvalidHeader: the client sent a header that cannot be forwarded or dropped safely.
@@ -54,30 +41,15 @@ def request_headers(inputs: FileHeaders) -> list[Header]:
         lower = name.lower()
         if lower in _FORWARDED and lower not in nominated:
             sent.setdefault(lower, value)
-    if not inputs.with_body:
+    if not with_body:
         sent.pop("content-type", None)
     sent.setdefault("user-agent", inputs.user_agent)
     return [
-        *_account_headers(inputs),
+        *((line.name, line.value) for line in account_lines(inputs)),
         *sent.items(),
         ("accept-encoding", "identity"),  # ids are read from the answers
-        ("x-client-request-id", inputs.request_id),
+        ("x-client-request-id", request_id),
     ]
-
-
-def _account_headers(inputs: FileHeaders) -> list[Header]:
-    """Return the lines that sign in at the account: those of its handshake, whatever they are."""
-    made = build(
-        HandshakeInputs(
-            account=inputs.account,
-            secret=inputs.secret,
-            inbound=(),
-            options=HeaderOptions(),
-            user_agent=inputs.user_agent,
-            account_id=inputs.account_id,
-        )
-    )
-    return [(line.name, line.value) for line in made.lines if line.origin == "account"]
 
 
 def answer_headers(upstream: Iterable[Header], *, content: bool) -> list[Header]:
@@ -85,7 +57,7 @@ def answer_headers(upstream: Iterable[Header], *, content: bool) -> list[Header]
 
     Args:
         upstream: of the answer.
-        content: whether the answer is a file's content, relayed byte for byte.
+        content: whether the answer is relayed byte for byte, as a file's content is.
     """
     lines = list(upstream)
     names = (*_ANSWERED, *_ANSWERED_CONTENT) if content else _ANSWERED

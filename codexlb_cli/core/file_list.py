@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
+from codexlb_cli.core.calls import is_id
 from codexlb_cli.core.client_errors import ClientError
-from codexlb_cli.core.files import is_id
 
 MOST_LISTED = 10_000
 """The most files on one page, and the default, as at the upstream."""

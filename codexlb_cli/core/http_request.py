@@ -1,4 +1,4 @@
-"""The upstream's HTTP side: the head of the POST, and what its answer means as events.
+"""The upstream's HTTP side: the heads of requests, and what an answer means as events.
 
 The same allow-list and the same inputs as the handshake's: `headers.decide` filters, what is
 generated comes after. What differs is what HTTP itself asks for: no WebSocket lines and no beta
@@ -8,7 +8,7 @@ token of theirs, and the turn state as a header.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
@@ -35,6 +35,7 @@ from codexlb_cli.core.headers import (
     Action,
     Header,
     HeaderDecision,
+    connection_nominated,
     decide,
 )
 
@@ -44,14 +45,14 @@ _FRAMING = "http_framing"
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest(RequestHead):
-    """The head of an upstream POST."""
+    """The head of an upstream request over HTTP."""
 
-    def headers(self, request_id: str, body_bytes: int) -> list[Header]:
+    def headers(self, request_id: str, body_bytes: int | None = None) -> list[Header]:
         """Return the header lines exactly as they go on the wire.
 
         Args:
             request_id: a new one.
-            body_bytes: the length of the body.
+            body_bytes: the length of the body; None where it does not stand in the head.
         """
         own = {"x-client-request-id": request_id, "content-length": str(body_bytes)}
         return [(n.name, own[n.name] if n.varies else n.value) for n in self.lines]
@@ -69,9 +70,7 @@ def build_post(inputs: HandshakeInputs) -> HttpRequest:
         HandshakeLine("host", authority(inputs.account.responses_url), "gateway", _FRAMING),
         *account_lines(inputs),
     ]
-    tokens = _beta_tokens(d.value for d in decisions if d.rule == "beta_tokens")
-    if tokens:
-        lines.append(HandshakeLine("openai-beta", ", ".join(tokens), "gateway", "beta_tokens"))
+    lines += _beta_lines(decisions)
     lines += client_lines(inputs, decisions)
     lines += [
         HandshakeLine("x-client-request-id", VARIES, "gateway", "request_identity", varies=True),
@@ -88,6 +87,63 @@ def build_post(inputs: HandshakeInputs) -> HttpRequest:
         client_metadata=moved_metadata(decisions),
     )
 
+
+MEDIA_TYPES = ("content-type", "accept")
+CODED = (*MEDIA_TYPES, "content-encoding")
+"""What describes a body that goes on as it came: with its coding, if it has one."""
+
+
+def build_call(
+    inputs: HandshakeInputs,
+    url: str,
+    *,
+    kept: Collection[str] = MEDIA_TYPES,
+    sized: bool = True,
+) -> HttpRequest:
+    """Build the head of a request that is passed on as it is: filter first, generate after.
+
+    What a turn would move into its `client_metadata` has nowhere to go, and is dropped.
+
+    Args:
+        inputs: what heads are built from.
+        url: where it goes.
+        kept: lower-case names of the client's own lines that describe its body or the answer; the
+            first of each goes on. `content-type` and `content-encoding` want a body.
+        sized: whether it has a body whose length is known.
+
+    Raises:
+        InvalidHeader: the client sent a header that cannot be forwarded or dropped safely.
+    """
+    decided = decide(inputs.inbound, inputs.options, turn_state_is_ours=inputs.turn_state_is_ours)
+    nominated = connection_nominated(inputs.inbound)
+    decisions: list[HeaderDecision] = []
+    described: dict[str, HandshakeLine] = {}
+    for decision in map(_over_http, decided):
+        name = decision.name.lower()
+        if name in kept and name not in nominated and name not in described:
+            described[name] = HandshakeLine(name, decision.value, "client", decision.rule)
+            decisions.append(replace(decision, action=Action.FORWARD, reason=_DESCRIBES))
+        elif decision.action is Action.MOVE:
+            decisions.append(replace(decision, action=Action.DROP, reason=_NOWHERE))
+        else:
+            decisions.append(decision)
+    others = [d for d in decisions if d.name.lower() not in described]
+    lines = [
+        HandshakeLine("host", authority(url), "gateway", _FRAMING),
+        *account_lines(inputs),
+        *_beta_lines(decisions),
+        *client_lines(inputs, others),
+        *described.values(),
+        HandshakeLine("accept-encoding", "identity", "gateway", "http_negotiation"),
+        HandshakeLine("x-client-request-id", VARIES, "gateway", "request_identity", varies=True),
+    ]
+    if sized:
+        lines.append(HandshakeLine("content-length", VARIES, "gateway", _FRAMING, varies=True))
+    return HttpRequest(inputs.account.name, url, tuple(lines), tuple(decisions), {})
+
+
+_DESCRIBES = "describes the body, or the answer that is asked for"
+_NOWHERE = "belongs to a turn, and this is passed on as it is"
 
 UpstreamHead = Handshake | HttpRequest
 """What opens the way upstream, over either transport."""
@@ -145,6 +201,13 @@ def _over_http(decision: HeaderDecision) -> HeaderDecision:
     if decision.rule == TURN_STATE.rule and decision.action is Action.MOVE:
         return replace(decision, action=Action.FORWARD, reason="to the account that gave it")
     return decision
+
+
+def _beta_lines(decisions: Iterable[HeaderDecision]) -> list[HandshakeLine]:
+    tokens = _beta_tokens(d.value for d in decisions if d.rule == "beta_tokens")
+    if not tokens:
+        return []
+    return [HandshakeLine("openai-beta", ", ".join(tokens), "gateway", "beta_tokens")]
 
 
 def _beta_tokens(values: Iterable[str]) -> list[str]:

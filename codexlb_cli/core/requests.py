@@ -40,6 +40,8 @@ class AskedTurn:
         evidence: its affinity evidence.
         chat: how a chat completion is wanted; None for a response.
         left_out: the members of a chat body that have no counterpart in a Responses body.
+        posted: the body's bytes, if it asks for a background response: they go upstream as they
+            are; else empty.
     """
 
     body: Body
@@ -47,6 +49,7 @@ class AskedTurn:
     evidence: Evidence
     chat: ChatForm | None = None
     left_out: tuple[str, ...] = ()
+    posted: bytes = b""
 
 
 def upgrade_error(method: str, path: str, headers: Sequence[Header]) -> ClientError | None:
@@ -105,19 +108,33 @@ def wants_stream(body: Body) -> bool:
     """Check the members that the gateway itself reads; return whether the client wants a stream.
 
     Raises:
-        InvalidBodyError: one of them has the wrong type, or asks for what is not bridged.
+        InvalidBodyError: one of them has the wrong type.
     """
     stream = body.flag("stream")
-    if body.flag("background"):
-        raise InvalidBodyError(
-            "background responses are not bridged: the upstream's WebSocket does not take them",
-            param="background",
-            code="not_supported",
-        )
+    body.flag("background")
     for name in ("model", "stream_id"):
         body.text(name)
     body.flag("store")
     return stream
+
+
+def wants_background(body: Body) -> bool:
+    """Whether a checked body asks for a background response: over HTTP only, to one account."""
+    return body.flag("background")
+
+
+def refuse_background(body: Body) -> None:
+    """Refuse a background response where there is no HTTP for it: on a WebSocket.
+
+    Raises:
+        InvalidBodyError: it asks for one.
+    """
+    if wants_background(body):
+        raise InvalidBodyError(
+            "background responses are for HTTP: the upstream's WebSocket does not take them",
+            param="background",
+            code="not_supported",
+        )
 
 
 def read_request(headers: Sequence[Header], data: bytes, *, chat: bool = False) -> AskedTurn:
@@ -134,8 +151,10 @@ def read_request(headers: Sequence[Header], data: bytes, *, chat: bool = False) 
     """
     body = parse_body(data)
     if not chat:
-        return AskedTurn(body, wants_stream(body), read_evidence(headers, body))
+        posted = data if wants_background(body) else b""
+        return AskedTurn(body, wants_stream(body), read_evidence(headers, body), posted=posted)
     body, form, left_out = responses_body(body)
+    refuse_background(body)
     return AskedTurn(body, wants_stream(body), read_evidence(headers, body), form, left_out)
 
 

@@ -15,10 +15,8 @@ from starlette.responses import Response
 
 from codexlb_cli.core.accounts import Availability
 from codexlb_cli.core.client_errors import ClientError
-from codexlb_cli.core.files import CALLS
 from codexlb_cli.core.requests import CHAT_PATH, PREFIXES, TURN_PATHS
 from codexlb_cli.gateway.backend_api import add_account_services
-from codexlb_cli.gateway.files import Files
 from codexlb_cli.gateway.guard import Guard
 from codexlb_cli.gateway.http import Receive, Responses, Scope, inbound_headers
 from codexlb_cli.gateway.live import LIVE_PATH, live_document
@@ -27,6 +25,8 @@ from codexlb_cli.gateway.replies import error_reply, json_reply
 from codexlb_cli.gateway.request_log import RequestLine, RequestLog
 from codexlb_cli.gateway.services import Services
 from codexlb_cli.gateway.sinks import Send, client_left, send_json
+from codexlb_cli.gateway.surface import METHODS, Surface
+from codexlb_cli.gateway.transfers import Transfers
 from codexlb_cli.gateway.websocket import WebSockets
 
 log = logging.getLogger("codexlb.gateway")
@@ -117,7 +117,7 @@ def build_rest(services: Services) -> FastAPI:
     """Return the application for everything that is not hot."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     models = Models(services)
-    files = Files(services)
+    surface = Surface(services, Transfers())
 
     @app.get("/healthz")
     async def healthz() -> Response:
@@ -137,25 +137,16 @@ def build_rest(services: Services) -> FastAPI:
         services.refresh()
         return json_reply(200, live_document(services))
 
-    app.api_route(f"{CHAT_PATH}/{{path:path}}", methods=_METHODS)(_no_stored_chat)
+    app.api_route(f"{CHAT_PATH}/{{path:path}}", methods=METHODS)(_no_stored_chat)
     for prefix in PREFIXES:
         app.get(f"{prefix}/models")(models.list)
         app.get(f"{prefix}/models/{{name:path}}")(models.one)
-        for row in CALLS:
-            app.api_route(f"{prefix}{row.path}", methods=[row.method])(files.endpoint(row))
-        app.api_route(f"{prefix}/{{path:path}}", methods=_METHODS)(_not_bridged)
+    surface.register(app)
+    surface.register_rest(app)
     add_account_services(app, services)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _bug)  # it is raised again afterwards
     return app
-
-
-_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
-
-
-async def _not_bridged(request: Request) -> Response:
-    message = f"{request.method} {request.url.path} is not bridged by this gateway yet"
-    return error_reply(ClientError("not_supported", message))
 
 
 async def _no_stored_chat(_request: Request) -> Response:

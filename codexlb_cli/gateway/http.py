@@ -26,7 +26,9 @@ from codexlb_cli.core.requests import (
 from codexlb_cli.errors import InvalidHeader
 from codexlb_cli.gateway.bodies import BodyError, ClientGone, decode_body, read_body
 from codexlb_cli.gateway.chat_sinks import ChatSink, ChatStreamSink
+from codexlb_cli.gateway.exchanges import Client, unless_left
 from codexlb_cli.gateway.request_log import RequestLine, RequestLog
+from codexlb_cli.gateway.running import RunningTurns
 from codexlb_cli.gateway.services import Services, TurnRequest
 from codexlb_cli.gateway.sinks import (
     HttpSink,
@@ -36,6 +38,8 @@ from codexlb_cli.gateway.sinks import (
     client_left,
     send_json,
 )
+from codexlb_cli.gateway.stored import BackgroundExchange
+from codexlb_cli.gateway.transfers import Transfers
 from codexlb_cli.gateway.turns import TurnRunner
 from codexlb_cli.gateway.usage import turn_record
 
@@ -74,13 +78,14 @@ class Responses:
         self._keepalive_seconds = keepalive_seconds
         self._services = services
         self._log = request_log
-        self._running: dict[asyncio.Task[None], TurnRunner] = {}
+        self._transfers = Transfers()
+        self._turns = RunningTurns()
         self._reading: set[asyncio.Task[Any]] = set()
 
     @property
     def running(self) -> int:
         """How many turns are in flight."""
-        return len(self._running)
+        return len(self._turns)
 
     def stop_reading(self) -> None:
         """Refuse the requests that have not come completely: the gateway stops."""
@@ -89,11 +94,7 @@ class Responses:
 
     async def stop_turns(self) -> None:
         """End every turn with a terminal event, because the time to drain is over."""
-        tasks = list(self._running)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=1.0)
+        await self._turns.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -110,12 +111,17 @@ class Responses:
             await send_json(send, exc.error.status, own, exc.error.envelope())
             self._log.write(line.refused(exc.error))
             return
-        request = TurnRequest(headers, asked.body, asked.evidence, line.request_id)
+        request = TurnRequest(
+            headers, asked.body, asked.evidence, line.request_id, posted=asked.posted
+        )
+        if request.posted:
+            await self._background(request, line, scope, receive, send)
+            return
         sink = self._sink(send, headers, asked)
         runner = TurnRunner(self._services, request, sink)
         outcome = "client left"
         try:
-            if await self._run(runner, receive):
+            if await self._turns.run(runner, _disconnected(receive)):
                 outcome = ""
         except Exception as exc:
             if not client_left(exc):
@@ -127,6 +133,24 @@ class Responses:
             self._log.write(line.served(runner, sink.status, outcome))
             now = self._services.now()
             self._services.record(turn_record(request, runner, sink.status, line.started_at, now))
+
+    async def _background(
+        self, request: TurnRequest, line: RequestLine, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        query = scope["query_string"].decode("latin-1")
+        client = Client(request.headers, query, send, request.request_id)
+        exchange = BackgroundExchange(request, self._services, self._transfers, client)
+        outcome = "client left"
+        try:
+            if await unless_left(exchange.run(), _disconnected(receive)):
+                outcome = exchange.outcome
+        except Exception as exc:
+            outcome = outcome if client_left(exc) else "internal_error"
+            raise
+        finally:
+            line.account = exchange.account or line.account
+            line.affinity = exchange.placement.ownership.key.strength.value
+            self._log.write(line.answered(exchange.status, outcome))
 
     async def _read_unless_stopped(
         self, scope: Scope, headers: list[Header], receive: Receive
@@ -180,27 +204,6 @@ class Responses:
             text = "a stream has no length, so it takes HTTP/1.1; ask for `stream`: false"
             raise RefusedRequest(ClientError("not_supported", text))
         return asked
-
-    async def _run(self, runner: TurnRunner, receive: Receive) -> bool:
-        """Run a turn; False if the client left before its end."""
-        turn = asyncio.create_task(runner.run())
-        gone = asyncio.create_task(_disconnected(receive))
-        self._running[turn] = runner
-        try:
-            await asyncio.wait((turn, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not turn.done():
-                turn.cancel()
-                await asyncio.wait((turn,))
-                return False
-            if turn.cancelled():
-                await runner.abort()
-                return True
-            turn.result()
-            return True
-        finally:
-            del self._running[turn]
-            turn.cancel()  # of no effect but where this request itself was cancelled
-            gone.cancel()
 
 
 async def _disconnected(receive: Receive) -> None:

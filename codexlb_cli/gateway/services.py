@@ -31,6 +31,8 @@ class TurnRequest:
         evidence: its affinity evidence.
         request_id: the value of `x-request-id`.
         holder: the lane of the client's WebSocket; None for a client that speaks HTTP.
+        posted: the body's bytes, if it asks for a background response: they go upstream as they
+            are; empty for a turn.
     """
 
     headers: list[Header]
@@ -38,6 +40,7 @@ class TurnRequest:
     evidence: Evidence
     request_id: str
     holder: Holder | None = None
+    posted: bytes = b""
 
     @property
     def model(self) -> str | None:

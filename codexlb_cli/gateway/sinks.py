@@ -6,7 +6,6 @@ before it is a plain HTTP status. After it, every stream ends in exactly one ter
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Protocol
@@ -24,6 +23,7 @@ from codexlb_cli.core.events import (
 from codexlb_cli.core.failures import Failure, error_within, is_final
 from codexlb_cli.core.frames import split_members
 from codexlb_cli.core.headers import Header
+from codexlb_cli.gateway.keepalive import KeepAlive
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
@@ -136,9 +136,7 @@ class StreamSink(_BeforeHead):
     def __init__(self, send: Send, keepalive: bytes, keepalive_seconds: float) -> None:
         super().__init__(send)
         self._line = keepalive
-        self._keepalive_seconds = keepalive_seconds
-        self._written_at = 0.0
-        self._keepalive: asyncio.Task[None] | None = None
+        self._keepalive = KeepAlive(keepalive_seconds, self._sign_of_life)
 
     async def begin(self, headers: list[Header]) -> None:
         """Write the head."""
@@ -151,8 +149,7 @@ class StreamSink(_BeforeHead):
         await self._send(
             {"type": "http.response.start", "status": 200, "headers": encoded([*head, *headers])}
         )
-        self._written_at = asyncio.get_running_loop().time()
-        self._keepalive = asyncio.create_task(self._keep_alive())
+        self._keepalive.start()
 
     async def fail(self, error: ClientError, headers: list[Header]) -> None:
         """Write an error of ours: a status before the head, the end of the stream after it."""
@@ -172,7 +169,7 @@ class StreamSink(_BeforeHead):
 
     async def more(self, content: bytes) -> None:
         """Write a part of the body that is not the last."""
-        self._written_at = asyncio.get_running_loop().time()
+        self._keepalive.wrote()
         await self._write(content, more=True)
 
     async def last(self, content: bytes) -> None:
@@ -182,20 +179,13 @@ class StreamSink(_BeforeHead):
 
     def close(self) -> None:
         """Stop the keep-alives; the client is gone or the stream has ended."""
-        if self._keepalive is not None:
-            self._keepalive.cancel()
-            self._keepalive = None
+        self._keepalive.stop()
 
     async def _write(self, content: bytes, *, more: bool) -> None:
         await self._send({"type": "http.response.body", "body": content, "more_body": more})
 
-    async def _keep_alive(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(self._written_at + self._keepalive_seconds - loop.time())
-            # The very sum of the line above: another one might be rounded to something later.
-            if loop.time() >= self._written_at + self._keepalive_seconds:
-                await self.more(self._line)
+    async def _sign_of_life(self) -> None:
+        await self._write(self._line, more=True)
 
 
 class SseSink(StreamSink):

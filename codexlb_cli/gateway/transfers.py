@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from ssl import SSLContext
+from typing import Protocol
 
 import httpx2
 
@@ -20,10 +21,61 @@ from codexlb_cli.core.client_errors import ClientError
 from codexlb_cli.core.headers import Header
 from codexlb_cli.core.requests import body_too_large
 from codexlb_cli.gateway.bodies import STALL_SECONDS, BodyError, ClientGone, Receive
+from codexlb_cli.gateway.sinks import encoded
 
 
 class TransferError(Exception):
-    """The account could not be reached, or its answer broke off."""
+    """The account could not be reached, or its answer broke off.
+
+    Attributes:
+        reached: whether the request, or a part of it, may have come to the account.
+    """
+
+    def __init__(self, *, reached: bool = True) -> None:
+        super().__init__()
+        self.reached = reached
+
+
+class RequestBody(Protocol):
+    """The body of a request to an account."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether a part of it was handed on that cannot be had again."""
+
+    @property
+    def length(self) -> int | None:
+        """Its length in bytes; None if it is not known beforehand."""
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """Hand the body on, piece by piece."""
+
+
+class HeldBody:
+    """A body that is held in memory, so that it can be sent again.
+
+    Attributes:
+        times: how often it was sent, or begun to be.
+
+    Args:
+        data: the bytes.
+    """
+
+    gone = False
+
+    def __init__(self, data: bytes) -> None:
+        self.times = 0
+        self._data = data
+
+    @property
+    def length(self) -> int | None:
+        """Its length."""
+        return len(self._data)
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Hand it on."""
+        self.times += 1
+        yield self._data
 
 
 class ClientBody:
@@ -32,16 +84,25 @@ class ClientBody:
     Attributes:
         begun: whether a byte of it was handed on, so that it cannot be replayed.
         complete: whether all of it was read.
+        length: the length that the client announced; None if it announced none.
 
     Args:
         receive: ASGI's receive.
         limit: the most bytes that are taken.
         stall_seconds: after how much silence it is given up.
+        length: the length that the client announced.
     """
 
-    def __init__(self, receive: Receive, limit: int, stall_seconds: float = STALL_SECONDS) -> None:
+    def __init__(
+        self,
+        receive: Receive,
+        limit: int,
+        stall_seconds: float = STALL_SECONDS,
+        length: int | None = None,
+    ) -> None:
         self.begun = False
         self.complete = False
+        self.length = length
         self._receive = receive
         self._limit = limit
         self._stall_seconds = stall_seconds
@@ -63,6 +124,22 @@ class ClientBody:
             if piece:
                 self.begun = True
                 yield piece
+
+    @property
+    def gone(self) -> bool:
+        """Whether a part of it was handed on: it cannot be had again."""
+        return self.begun
+
+    async def read(self) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            BodyError: it is too large, or stalls.
+            ClientGone: the client left.
+        """
+        data = b"".join([piece async for piece in self.pieces()])
+        self.begun = False
+        return data
 
     async def skip(self) -> None:
         """Read a body that nobody needs, so that the client's leaving is noticed.
@@ -104,16 +181,17 @@ class Outgoing:
     Attributes:
         method: the method.
         url: the whole URL.
-        headers: every line but for `Host` and the framing.
-        body: the client's body; None if the request has none.
-        length: the length that the client announced; None if it announced none.
+        headers: every line; `Host`, and the framing of a body without a length, are added.
+        body: its body; None if the request has none.
+        works: whether the account may be silent because it works: then its silence is taken for
+            as long as that of a turn, `[timeouts] idle`.
     """
 
     method: str
     url: str
     headers: list[Header]
-    body: ClientBody | None = None
-    length: str | None = None
+    body: RequestBody | None = None
+    works: bool = False
 
 
 class Incoming:
@@ -177,23 +255,34 @@ class Transfers:
             ClientGone: the client left; the request was broken off.
         """
         timeouts = settings.timeouts
-        timeout = httpx2.Timeout(timeouts.first_event, connect=timeouts.dial, pool=timeouts.dial)
+        silence = timeouts.idle if request.works else timeouts.first_event
+        timeout = httpx2.Timeout(silence, connect=timeouts.dial, pool=timeouts.dial)
         async with httpx2.AsyncClient(timeout=timeout, trust_env=False, verify=self._tls) as client:
             try:
                 # Made by hand, for the client would add lines of its own.
                 made = httpx2.Request(
                     request.method,
                     request.url,
-                    headers=_framed(request),
+                    headers=encoded(request.headers),
                     content=request.body.pieces() if request.body else None,
                 )
                 response = await client.send(made, stream=True, follow_redirects=False)
-            except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError):
+            except (*_NOT_REACHED, httpx2.InvalidURL, UnicodeError):
+                raise TransferError(reached=False) from None
+            except httpx2.HTTPError:
                 raise TransferError from None
             try:
                 yield Incoming(response)
             finally:
                 await response.aclose()
+
+
+_NOT_REACHED = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.PoolTimeout,
+    httpx2.UnsupportedProtocol,
+)
 
 
 def decoded(body: bytes) -> object:
@@ -203,10 +292,3 @@ def decoded(body: bytes) -> object:
     except (ValueError, RecursionError):
         return None
     return value
-
-
-def _framed(request: Outgoing) -> list[tuple[bytes, bytes]]:
-    lines = list(request.headers)
-    if request.body is not None and request.length is not None:
-        lines.append(("content-length", request.length))
-    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in lines]

@@ -34,7 +34,12 @@ from codexlb_cli.core.events import is_codex
 from codexlb_cli.core.frames import InvalidBodyError
 from codexlb_cli.core.giving_up import stopped
 from codexlb_cli.core.headers import Header
-from codexlb_cli.core.requests import invalid_body, size_error, wants_stream
+from codexlb_cli.core.requests import (
+    invalid_body,
+    refuse_background,
+    size_error,
+    wants_stream,
+)
 from codexlb_cli.errors import InvalidHeader
 from codexlb_cli.gateway.bodies import ClientGone
 from codexlb_cli.gateway.client_socket import (
@@ -314,6 +319,8 @@ class _Stream:
         session = self._session
         session.turns += 1
         wants_stream(frame.body)
+        refuse_background(frame.body)
+        refuse_background(frame.body)
         body, headers = turn_of(frame.body, session.headers, first=session.turns == 1)
         evidence = on_socket(read_evidence(headers, body), session.key)
         return TurnRequest(headers, body, evidence, request_id, self._holder)

@@ -12,11 +12,12 @@ from typing import Any
 from codexlb_cli.config.load import Settings
 from codexlb_cli.config.policies import OWN_USER_AGENT, header_options, reconnect_policy
 from codexlb_cli.core import frames
-from codexlb_cli.core.accounts import Transport
+from codexlb_cli.core.accounts import Account, Transport
 from codexlb_cli.core.affinity import Evidence, Key, unreadable_reasoning
+from codexlb_cli.core.calls import route_new
 from codexlb_cli.core.client_errors import ClientError
-from codexlb_cli.core.handshake import MASKED
-from codexlb_cli.core.http_request import UpstreamHead, build_head
+from codexlb_cli.core.handshake import MASKED, HandshakeInputs
+from codexlb_cli.core.http_request import UpstreamHead, build_call, build_head
 from codexlb_cli.core.ownership import (
     NEW,
     KeyRecord,
@@ -35,8 +36,10 @@ from codexlb_cli.core.requests import (
     model_of,
     read_request,
     size_error,
+    wants_background,
 )
 from codexlb_cli.core.selection import asked_for
+from codexlb_cli.core.stored import BACKGROUND, is_portable
 from codexlb_cli.core.turn_events import TurnFacts
 from codexlb_cli.inspect.close import verdict_document
 from codexlb_cli.inspect.handshake import header_documents, shown_metadata
@@ -59,7 +62,7 @@ class Sent:
     Attributes:
         handshake: the upgrade of a new socket, or the head of the POST.
         transport: how the account is spoken to now.
-        frame: the `response.create`.
+        frame: the `response.create`, or the body of a background response.
         dropped_reasoning: how many items of encrypted reasoning the account could not have read.
     """
 
@@ -81,6 +84,7 @@ class Asked:
         facts: what a turn is planned from.
         acts: whether a replay might do twice what hosted tools do.
         replays: how often the configuration lets a turn be sent again.
+        background: whether a background response is asked for: over HTTP, as it is.
         left_out: the members of a chat completion that have no counterpart in a response.
     """
 
@@ -91,6 +95,7 @@ class Asked:
     facts: TurnFacts
     acts: bool
     replays: int
+    background: bool
     left_out: tuple[str, ...] = ()
 
     @property
@@ -155,16 +160,25 @@ def routed(
         ownership, evidence, known(evidence.lane), seated,
         now=pool.now, acts=acts, deadline=deadline,
     )  # fmt: skip
+    background = wants_background(body)
     asked = Asked(
-        body, wanted.stream, evidence, ownership, facts, acts, policy.replays, wanted.left_out
-    )
+        body, wanted.stream, evidence, ownership, facts, acts, policy.replays, background,
+        wanted.left_out,
+    )  # fmt: skip
     error = plan_error(ownership, evidence, seated)
     if error is not None:
         return Route(offline, asked, error=error)
-    plan = opening(facts, with_models(pool, is_hard=facts.is_hard), policy)
+    if background:
+        portable = is_portable(evidence, body)
+        plan = route_new(ownership, pool, policy, deadline, portable=portable).plan
+    else:
+        plan = opening(facts, with_models(pool, is_hard=facts.is_hard), policy)
     if plan.error is not None:
         return Route(offline, asked, plan, error=plan.error)
     account = (*plan.candidates, *plan.queued_for)[0]
+    if background:
+        sent = _posted(asked, request, settings, account, memory, offline=offline)
+        return Route(offline, asked, plan, sent)
     sent = _sent(asked, request, settings, account, memory, offline=offline)
     return Route(offline, asked, plan, sent, frame_error(sent.frame, limits.frame_bytes))
 
@@ -178,27 +192,53 @@ def _sent(
     *,
     offline: OfflinePool,
 ) -> Sent:
-    owners, made_by = memory
     account, transport = offline.pool.transport(name)
-    inputs = handshake_inputs(
-        account,
-        MASKED,
-        request.headers,
-        asked.evidence,
-        owners.get,
-        options=header_options(settings),
-        user_agent=OWN_USER_AGENT,
-        account_id=offline.account_id(account),
-    )
+    inputs = _inputs(account, asked, request, settings, memory, offline=offline)
     handshake = build_head(inputs, transport)
     unreadable = unreadable_reasoning(
         frames.reasoning_digests(asked.body),
         account.name,
-        made_by=made_by.get,
+        made_by=memory[1].get,
         home=asked.ownership.owner,
     )
     frame = frames.create_frame(asked.body, handshake.client_metadata, unreadable=unreadable)
     return Sent(handshake, transport, frame, len(unreadable))
+
+
+def _posted(
+    asked: Asked,
+    request: ClientRequest,
+    settings: Settings,
+    name: str,
+    memory: Memory,
+    *,
+    offline: OfflinePool,
+) -> Sent:
+    account, _ = offline.pool.transport(name)
+    inputs = _inputs(account, asked, request, settings, memory, offline=offline)
+    head = build_call(inputs, account.call_url(BACKGROUND.path))
+    return Sent(head, "http", request.body.decode(), 0)
+
+
+def _inputs(
+    account: Account,
+    asked: Asked,
+    request: ClientRequest,
+    settings: Settings,
+    memory: Memory,
+    *,
+    offline: OfflinePool,
+) -> HandshakeInputs:
+    return handshake_inputs(
+        account,
+        MASKED,
+        request.headers,
+        asked.evidence,
+        memory[0].get,
+        options=header_options(settings),
+        user_agent=OWN_USER_AGENT,
+        account_id=offline.account_id(account),
+    )
 
 
 def document(route: Route) -> dict[str, Any]:

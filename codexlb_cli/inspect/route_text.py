@@ -55,7 +55,11 @@ def text(route: Route, source: str) -> str:
     if route.plan is not None:
         parts += _plan(route, route.plan)
     if route.asked is not None and route.sent is not None:
-        parts += [*_handshake(route.sent), *_frame(route.asked, route.sent), _chances(route.asked)]
+        parts += [
+            *_handshake(route.asked, route.sent),
+            *_frame(route.asked, route.sent),
+            _chances(route.asked),
+        ]
     return "\n\n".join(parts)
 
 
@@ -136,9 +140,11 @@ def _why(verdict: Verdict, pool: Pool) -> Iterator[str]:
         yield f"weight {account.weight:g}"
 
 
-def _handshake(sent: Sent) -> Iterator[str]:
+def _handshake(asked: Asked, sent: Sent) -> Iterator[str]:
     handshake = sent.handshake
-    if sent.transport == "http":
+    if asked.background:
+        yield wrapped(f"UPSTREAM REQUEST  background responses take HTTP: POST {handshake.url}")
+    elif sent.transport == "http":
         yield wrapped(f"UPSTREAM REQUEST  the account has no WebSocket: POST {handshake.url}")
     else:
         yield wrapped(
@@ -151,7 +157,8 @@ def _handshake(sent: Sent) -> Iterator[str]:
 
 
 def _frame(asked: Asked, sent: Sent) -> Iterator[str]:
-    yield f"FRAME  response.create, {len(sent.frame.encode())} bytes"
+    what = "BODY  as it came" if asked.background else "FRAME  response.create"
+    yield f"{what}, {len(sent.frame.encode())} bytes"
     rows = [(name, kind, str(size)) for name, kind, size in frame_members(sent.frame)]
     yield table(("MEMBER", "TYPE", "BYTES"), rows, indent=2)
     said = []
@@ -182,4 +189,6 @@ def _replay(asked: Asked) -> str:
         return "never: its hosted tools might act twice"
     if not asked.replayable:
         return "never: its previous response lives on one socket"
+    if asked.background:
+        return "once at most, where an account refused it with a 5xx"
     return "once at most, and only before response.created"

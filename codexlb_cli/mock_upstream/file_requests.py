@@ -61,12 +61,12 @@ class FileRequests:
             case "POST", ["files"]:
                 return self._create(head, body)
             case "GET", ["files"]:
-                return _json(self._list(head))
+                return json_reply(self._list(head))
             case "GET", ["files", name]:
-                return _json(self._file(name).document())
+                return json_reply(self._file(name).document())
             case "DELETE", ["files", name]:
                 self._store.remove(self._file(name))
-                return _json({"id": name, "object": "file", "deleted": True})
+                return json_reply({"id": name, "object": "file", "deleted": True})
             case "GET", ["files", name, "content"]:
                 file = self._file(name)
                 shown = f"attachment; filename*=utf-8''{quote(file.filename)}"
@@ -84,7 +84,9 @@ class FileRequests:
             missing = "file" if sent is None else "purpose"
             raise invalid_request(f"'{missing}' is a required property", param=missing)
         name = sent.filename or "upload"
-        return _json(self._keep(name, purpose.text, sent.content, sent.content_type).document())
+        return json_reply(
+            self._keep(name, purpose.text, sent.content, sent.content_type).document()
+        )
 
     def _keep(self, filename: str, purpose: str, content: bytes, kind: str) -> StoredFile:
         name = self._store.new_id("file-")
@@ -117,7 +119,7 @@ class FileRequests:
         }
 
     def _begin(self, body: bytes) -> Reply:
-        asked = _object(body)
+        asked = read_object(body)
         filename, purpose = asked.get("filename"), asked.get("purpose")
         size, kind = asked.get("bytes"), asked.get("mime_type")
         texts = (filename, purpose, kind)
@@ -133,20 +135,20 @@ class FileRequests:
             created_at=self._now,
         )
         self._store.begin(upload)
-        return _json(upload.document())
+        return json_reply(upload.document())
 
     def _upload_step(self, upload: Upload, action: str, head: Head, body: bytes) -> Reply:
         if upload.status != "pending":
             raise invalid_request(f"The upload is {upload.status}.", code="upload_not_pending")
         if action == "parts":
             fields = parse_multipart(head.value("content-type"), body)
-            return _json(self._part(upload, fields.get("data")))
+            return json_reply(self._part(upload, fields.get("data")))
         if action == "complete":
-            return _json(self._complete(upload, _object(body).get("part_ids")))
+            return json_reply(self._complete(upload, read_object(body).get("part_ids")))
         if action == "cancel":
             upload.status = "cancelled"
             upload.parts.clear()
-            return _json(upload.document())
+            return json_reply(upload.document())
         raise _not_found(f"Invalid URL ({head.method} {head.path[:200]})", None)
 
     def _part(self, upload: Upload, data: Field | None) -> dict[str, object]:
@@ -188,11 +190,17 @@ def _not_found(message: str, param: str | None) -> RefusedError:
     return RefusedError(ErrorSpec(status=404, type=kind, message=message, param=param))
 
 
-def _json(document: object) -> Reply:
+def json_reply(document: object) -> Reply:
+    """Return an answer that is a JSON document."""
     return Reply(to_json(document))
 
 
-def _object(body: bytes) -> dict[str, Any]:
+def read_object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object that a body is.
+
+    Raises:
+        RefusedError: it is none.
+    """
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""One HTTP exchange: a turn, the models, files, the issuer, the recording, or an error."""
+"""One HTTP exchange: a turn, a call, files, the issuer, the recording, or an error."""
 
 from __future__ import annotations
 
@@ -8,23 +8,28 @@ from typing import TYPE_CHECKING
 
 from codexlb_cli.mock_upstream import wire
 from codexlb_cli.mock_upstream.answers import compose
-from codexlb_cli.mock_upstream.file_requests import file_segments
+from codexlb_cli.mock_upstream.file_requests import Reply, file_segments, json_reply
 from codexlb_cli.mock_upstream.issuer_http import IssuerExchange
 from codexlb_cli.mock_upstream.issuer_requests import is_for_issuer
 from codexlb_cli.mock_upstream.models import JSON, asks_for_models, models_reply
-from codexlb_cli.mock_upstream.outlets import JsonOutlet, SseOutlet
-from codexlb_cli.mock_upstream.recording import FileRequest
+from codexlb_cli.mock_upstream.outlets import SSE_HEADERS, JsonOutlet, SseOutlet
+from codexlb_cli.mock_upstream.recording import ApiRequest, FileRequest
 from codexlb_cli.mock_upstream.requests import RefusedError, invalid_request, parse_request
 from codexlb_cli.mock_upstream.rules import ErrorSpec
 from codexlb_cli.mock_upstream.state import INVALID_API_KEY
+from codexlb_cli.mock_upstream.stored_requests import Followed, api_segments
 from codexlb_cli.mock_upstream.turns import TurnPerformance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from codexlb_cli.mock_upstream.background import BackgroundResponse
     from codexlb_cli.mock_upstream.recording import Turn
     from codexlb_cli.mock_upstream.requests import TurnRequest
     from codexlb_cli.mock_upstream.state import UpstreamState
+
+
+_KEPT_BYTES = 64 * 1024
 
 
 class HttpExchange:
@@ -68,6 +73,9 @@ class HttpExchange:
         segments = file_segments(head.path)
         if segments is not None:
             return await self._files(segments)
+        segments = api_segments(head.path)
+        if segments is not None:
+            return await self._api(segments)
         body = await self._incoming.body(head)
         if body is None:
             return False
@@ -101,19 +109,59 @@ class HttpExchange:
                 raise RefusedError(INVALID_API_KEY)
             reply = state.file_requests(account).answer(head, segments, body)
         except RefusedError as refused:
-            record.status = refused.error.status
-            state.recording.changed()
-            return await self._error(refused.error)
+            return await self._refused(record, refused)
+        return await self._reply(record, reply)
+
+    async def _api(self, segments: list[str]) -> bool:
+        state, head = self._state, self._head
+        account = state.identify(head)
+        record = ApiRequest(self._socket, account, head.method, head.target, head.headers)
+        state.recording.api_request(record)
+        body = await self._incoming.body(head)
+        if body is None:
+            return False
+        record.received, record.body = len(body), body[:_KEPT_BYTES].decode(errors="replace")
+        try:
+            if account is None:
+                raise RefusedError(INVALID_API_KEY)
+            reply = state.stored_requests(account).answer(head, segments, body)
+        except RefusedError as refused:
+            return await self._refused(record, refused)
+        if isinstance(reply, Followed):
+            return await self._follow(record, reply.response, reply.after)
+        return await self._reply(record, reply)
+
+    async def _refused(self, record: FileRequest, refused: RefusedError) -> bool:
+        record.status = refused.error.status
+        self._state.recording.changed()
+        return await self._error(refused.error)
+
+    async def _reply(self, record: FileRequest, reply: Reply) -> bool:
         record.status = 200
-        state.recording.changed()
-        keep = head.keeps_alive
-        self._writer.write(
-            wire.response(
-                200, reply.body, reply.headers, content_type=reply.content_type, close=not keep
-            )
-        )
+        self._state.recording.changed()
+        keep, kind = self._head.keeps_alive, reply.content_type
+        data = wire.response(200, reply.body, reply.headers, content_type=kind, close=not keep)
+        if self._head.method == "HEAD":
+            data = data[: data.index(b"\r\n\r\n") + 4]
+        self._writer.write(data)
         await self._writer.drain()
         return keep
+
+    async def _follow(self, record: ApiRequest, response: BackgroundResponse, after: int) -> bool:
+        record.status = 200
+        self._state.recording.changed()
+        self._writer.write(wire.response_head(200, SSE_HEADERS.items()))
+
+        async def write() -> None:
+            async for data in response.follow(after):
+                self._writer.write(wire.chunk(data))
+                await self._writer.drain()
+            self._writer.write(wire.LAST_CHUNK)
+            await self._writer.drain()
+
+        record.left = not await self._incoming.outlasts(write())
+        self._state.recording.changed()
+        return not record.left and self._head.keeps_alive
 
     async def _respond(self, account: str, body: bytes) -> bool:
         try:
@@ -132,7 +180,25 @@ class HttpExchange:
         except RefusedError as refused:
             self._state.recording.finish(turn, refused.error.label)
             return await self._error(refused.error)
+        if request.background:
+            return await self._in_background(account, request, turn, body)
         return await self._perform(account, request, turn)
+
+    async def _in_background(
+        self, account: str, request: TurnRequest, turn: Turn, body: bytes
+    ) -> bool:
+        state, head = self._state, self._head
+        rule = state.turn_rule(account, request)
+        record = ApiRequest(self._socket, account, head.method, head.target, head.headers)
+        record.received, record.body = len(body), body[:_KEPT_BYTES].decode(errors="replace")
+        state.recording.api_request(record)
+        if rule.error is not None and rule.point == "before_created":
+            state.recording.finish(turn, rule.error.label)
+            return await self._refused(record, RefusedError(rule.error))
+        response = state.in_background(account, request, turn, compose(request, rule), rule)
+        if request.streamed:
+            return await self._follow(record, response, -1)
+        return await self._reply(record, json_reply(response.stored.document))
 
     def _parse(self, body: bytes) -> TurnRequest:
         if self._head.value("content-encoding") not in {"", "identity"}:
@@ -150,8 +216,8 @@ class HttpExchange:
         outlet = SseOutlet(self._writer) if request.streamed else JsonOutlet(self._writer)
 
         def ended(outcome: str) -> None:
-            if outcome == "response.completed" and request.stored:
-                state.stored.remember(account, stream.response_id)
+            if outcome == "response.completed":
+                state.remember(stream)
             state.recording.finish(turn, outcome)
 
         performance = TurnPerformance(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from codexlb_cli.mock_upstream.rules import ErrorSpec, HeaderValue, RateLimits
 
 _BINARY = b"\x00\xff"
-_SSE_HEADERS = {
+SSE_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache",
     "transfer-encoding": "chunked",
@@ -195,7 +195,7 @@ class SseOutlet(_HttpOutlet):
     _finished = False
 
     def put(self, name: str, payload: bytes) -> None:
-        self._add(b"event: %b\ndata: %b\n\n" % (name.encode(), payload))
+        self._add(wire.sse_event(name, payload))
 
     def put_stray(self, text: str) -> None:
         lines = "\n".join(f"data: {line}" for line in text.split("\n"))
@@ -226,7 +226,7 @@ class SseOutlet(_HttpOutlet):
         self._finished = bool(ending)
         if not self.answered:
             self.answered = True
-            data = wire.response_head(200, (_SSE_HEADERS | self._headers).items()) + data
+            data = wire.response_head(200, (SSE_HEADERS | self._headers).items()) + data
         self._writer.write(data)
         await self._writer.drain()
 

@@ -101,6 +101,19 @@ class FileRequest:
 
 
 @dataclass(slots=True)
+class ApiRequest(FileRequest):
+    """A call about what is stored, one that stores nothing, or a background response's.
+
+    Attributes:
+        body: its text, as far as it was kept; empty until it was complete.
+        left: whether the client left before its answer was complete.
+    """
+
+    body: str = field(default="", repr=False)
+    left: bool = False
+
+
+@dataclass(slots=True)
 class IssuerRequest:
     """A request to the issuer.
 
@@ -136,8 +149,8 @@ class Recording:
     """Everything received, oldest first.
 
     Args:
-        keep: how many handshakes, frames, turns, file requests and requests to the issuer are kept
-            each; the oldest go first. The frames' text is bounded too, by 256 MiB.
+        keep: how many handshakes, frames, turns and requests of each other kind are kept each;
+            the oldest go first. The frames' text is bounded too, by 256 MiB.
         on_turn: called with each turn when it has ended.
         clock: the monotonic clock of the records, in seconds.
     """
@@ -153,6 +166,7 @@ class Recording:
         self.frames: list[Frame] = []
         self.turns: list[Turn] = []
         self.file_requests: list[FileRequest] = []
+        self.api_requests: list[ApiRequest] = []
         self.issuer_requests: list[IssuerRequest] = []
         self.overlaps = 0
         self._keep = keep
@@ -177,6 +191,10 @@ class Recording:
     def file_request(self, request: FileRequest) -> None:
         """Record a request for files, before its body has come."""
         self._append(self.file_requests, request)
+
+    def api_request(self, request: ApiRequest) -> None:
+        """Record a call, before its body has come."""
+        self._append(self.api_requests, request)
 
     def issuer_request(self, request: IssuerRequest) -> None:
         """Record a request to the issuer, before it is answered."""
@@ -257,18 +275,8 @@ class Recording:
                 }
                 for turn in self.turns
             ],
-            "file_requests": [
-                {
-                    "socket": request.socket,
-                    "account": request.account,
-                    "method": request.method,
-                    "target": request.target,
-                    "headers": _masked_headers(request.headers, request.account),
-                    "status": request.status,
-                    "received": request.received,
-                }
-                for request in self.file_requests
-            ],
+            "file_requests": [_request(request) for request in self.file_requests],
+            "api_requests": [_request(request) for request in self.api_requests],
             "issuer_requests": [
                 {
                     "socket": request.socket,
@@ -293,6 +301,18 @@ class Recording:
             del kept[: len(dropped)]
         self.changed()
         return dropped
+
+
+def _request(request: FileRequest) -> dict[str, object]:
+    return {
+        "socket": request.socket,
+        "account": request.account,
+        "method": request.method,
+        "target": request.target,
+        "headers": _masked_headers(request.headers, request.account),
+        "status": request.status,
+        "received": request.received,
+    }
 
 
 def _masked_headers(headers: list[tuple[str, str]], account: str | None) -> list[list[str]]:

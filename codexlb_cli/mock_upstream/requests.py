@@ -42,6 +42,8 @@ class TurnRequest:
         wants_logprobs: whether the log probabilities of the text are included.
         text_format: `text.format`; empty if the request has none.
         stream_id: the lane; None for the default one.
+        background: whether it is made whether the client waits or not.
+        conversation: the id of the conversation that it is added to; None if it names none.
         body_bytes: the size of the request.
     """
 
@@ -58,6 +60,8 @@ class TurnRequest:
     tools: list[Any] = field(default_factory=list, repr=False)
     metadata: dict[str, Any] = field(default_factory=dict, repr=False)
     prompt_cache_key: str | None = None
+    background: bool = False
+    conversation: str | None = None
     body_bytes: int = 0
 
     @property
@@ -94,13 +98,6 @@ class TurnRequest:
             if item.get("type") == "additional_tools":
                 yield from _flattened(item.get("tools"))
 
-    def file_ids(self) -> Iterator[str]:
-        """The ids of the files that the input names."""
-        for item in objects_within(self.items, ("content", "output")):
-            name = item.get("file_id")
-            if isinstance(name, str):
-                yield name
-
     def foreign_encrypted_content(self, account: str) -> bool:
         """Whether an item carries content that another account encrypted."""
         for item in self.items:
@@ -109,6 +106,14 @@ class TurnRequest:
             if bound is not None and bound[1] != account:
                 return True
         return False
+
+
+def file_ids(items: list[dict[str, Any]]) -> Iterator[str]:
+    """Return the ids of the files that items name."""
+    for item in objects_within(items, ("content", "output")):
+        name = item.get("file_id")
+        if isinstance(name, str):
+            yield name
 
 
 def parse_request(body: object, body_bytes: int) -> TurnRequest:
@@ -151,6 +156,8 @@ def parse_request(body: object, body_bytes: int) -> TurnRequest:
         tools=_typed(body, "tools", list) or [],
         metadata=_typed(body, "metadata", dict) or {},
         prompt_cache_key=_typed(body, "prompt_cache_key", str),
+        background=_typed(body, "background", bool) is True,
+        conversation=_conversation(body.get("conversation")),
         body_bytes=body_bytes,
     )
 
@@ -194,6 +201,15 @@ def _invalid_value(param: str) -> RefusedError:
 
 def _objects(value: object) -> list[dict[str, Any]]:
     return [v if isinstance(v, dict) else {} for v in value] if isinstance(value, list) else []
+
+
+def _conversation(value: object) -> str | None:
+    name = value.get("id") if isinstance(value, dict) else value
+    if name is not None and not isinstance(name, str):
+        raise invalid_request(
+            "Invalid type for 'conversation'.", code="invalid_type", param="conversation"
+        )
+    return name
 
 
 def _typed(body: dict[str, Any], key: str, kind: type[Any]) -> Any:

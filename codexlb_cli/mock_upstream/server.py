@@ -123,6 +123,7 @@ class MockUpstream(Upstream):
         if self._server is None:
             return
         self._server.close()
+        self._state.end_background()
         for websocket in self._websockets:
             websocket.going_away()
         connections = dict(self._connections)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from codexlb_cli.mock_upstream.recording import Handshake, Turn
     from codexlb_cli.mock_upstream.requests import TurnRequest
     from codexlb_cli.mock_upstream.state import UpstreamState
+    from codexlb_cli.mock_upstream.stream import ResponseStream
 
 _QUEUED_TURNS = 64
 
@@ -216,27 +217,27 @@ class Session:
             await self._outlet.frame_error(refused.error, request.stream_id)
             return
         rule = state.turn_rule(self._account, request)
+        stream = state.response(self._account, request, compose(request, rule))
         self._running = TurnPerformance(
             turn=turn,
             rule=rule,
-            stream=state.response(self._account, request, compose(request, rule)),
+            stream=stream,
             outlet=self._outlet,
             sleep=state.sleep,
-            ended=lambda outcome: self._turn_ended(turn, request, outcome),
+            ended=lambda outcome: self._turn_ended(turn, stream, outcome),
         )
         await self._running.perform()
 
-    def _turn_ended(self, turn: Turn, request: TurnRequest, outcome: str) -> None:
+    def _turn_ended(self, turn: Turn, stream: ResponseStream, outcome: str) -> None:
         # A silent turn is not over: whatever comes next overlaps it.
         if outcome != "silence":
             self._running = None
             self._succeed()
         if outcome in {"response.completed", "response.incomplete"} and turn.response_id:
             self._latest = turn.response_id
-            if request.stored:
-                self._state.stored.remember(self._account, turn.response_id)
+            self._state.remember(stream)
         elif outcome != "silence":
-            self._evict(request)
+            self._evict(stream.request)
         self._state.recording.finish(turn, outcome)
 
     def _succeed(self) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from itertools import count
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from codexlb_cli.config.schema import ACCOUNT_NAME
+from codexlb_cli.mock_upstream.background import BackgroundResponse
 from codexlb_cli.mock_upstream.file_requests import FileRequests
 from codexlb_cli.mock_upstream.files import FileStore, StoredFile
 from codexlb_cli.mock_upstream.issuer import Issuer, rule_or_normal
-from codexlb_cli.mock_upstream.memory import StoredResponses
-from codexlb_cli.mock_upstream.requests import RefusedError, invalid_request
+from codexlb_cli.mock_upstream.memory import Conversations, PerAccount, StoredResponses
+from codexlb_cli.mock_upstream.requests import RefusedError, file_ids, invalid_request
 from codexlb_cli.mock_upstream.rules import (
     NORMAL_HANDSHAKE,
     NORMAL_MODELS,
@@ -22,6 +23,7 @@ from codexlb_cli.mock_upstream.rules import (
     TurnRule,
 )
 from codexlb_cli.mock_upstream.script import Occasion, decide
+from codexlb_cli.mock_upstream.stored_requests import StoredRequests
 from codexlb_cli.mock_upstream.stream import ResponseStream
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from codexlb_cli.mock_upstream.answers import Answer
     from codexlb_cli.mock_upstream.issuer_requests import Asked
     from codexlb_cli.mock_upstream.issuer_rules import IssuerRule
-    from codexlb_cli.mock_upstream.recording import Handshake, Recording
+    from codexlb_cli.mock_upstream.recording import Handshake, Recording, Turn
     from codexlb_cli.mock_upstream.requests import TurnRequest
     from codexlb_cli.mock_upstream.script import AnyRule, Script
     from codexlb_cli.mock_upstream.wire import Head
@@ -42,6 +44,7 @@ INVALID_API_KEY = ErrorSpec(
     message="Incorrect API key provided.",
 )
 _MOST_IDENTITIES = 1000
+_MOST_VECTOR_STORES = 1000
 _NAMED_KEY = re.compile(f"demo-key-({ACCOUNT_NAME.pattern})")
 
 
@@ -77,6 +80,9 @@ class UpstreamState:
         self.clock = clock
         self.sleep = sleep
         self.stored = StoredResponses()
+        self.conversations = Conversations(run)
+        self._in_background: set[BackgroundResponse] = set()
+        self.vector_stores: PerAccount[dict[str, Any]] = PerAccount(_MOST_VECTOR_STORES)
         self.issuer = Issuer(run, wall_clock)
         self._files = FileStore(run)
         self._takes_files = takes_files
@@ -108,6 +114,47 @@ class UpstreamState:
     def file_requests(self, account: str) -> FileRequests:
         """Return what answers an account's requests for files."""
         return FileRequests(self._files, account, int(self._wall_clock()))
+
+    def stored_requests(self, account: str) -> StoredRequests:
+        """Return what answers an account's calls about what is stored."""
+        return StoredRequests(self, account, int(self._wall_clock()))
+
+    def remember(self, stream: ResponseStream) -> None:
+        """Store a response that is over, and add it to its conversation."""
+        if stream.request.stored:
+            self.stored.remember(stream)
+        self.add_to_conversation(stream)
+
+    def add_to_conversation(self, stream: ResponseStream) -> None:
+        """Add what was asked and answered to the conversation that the request names, if any."""
+        request = stream.request
+        name = request.conversation
+        found = self.conversations.get(stream.account, name) if name else None
+        if found is not None:
+            found.add([*request.items, *stream.output], stream.response_id)
+
+    def in_background(
+        self, account: str, request: TurnRequest, turn: Turn, answer: Answer, rule: TurnRule
+    ) -> BackgroundResponse:
+        """Begin a response that is made whether anybody waits or not."""
+        stream = self.response(account, request, answer)
+        response = BackgroundResponse(stream, self.sleep)
+        self._in_background.add(response)
+        self.stored.keep(account, response.stored)
+
+        def ended(outcome: str) -> None:
+            self._in_background.discard(response)
+            self.recording.finish(turn, outcome)
+            if outcome == "response.completed":
+                self.add_to_conversation(stream)
+
+        response.start(turn, rule, ended)
+        return response
+
+    def end_background(self) -> None:
+        """Stop everything that is made in the background."""
+        for response in list(self._in_background):
+            response.end()
 
     def identify(self, head: Head) -> str | None:
         """Return the account whose key or access token a request carries; None if nobody's."""
@@ -169,15 +216,26 @@ class UpstreamState:
                 code="previous_response_not_found",
                 param="previous_response_id",
             )
-        for name in request.file_ids() if self._takes_files else ():
-            if self._files.file(account, name) is None:
-                raise _no_such_file(name)
+        self.check_files(account, request.items)
+        missing = request.conversation and self.conversations.missing(account, request.conversation)
+        if missing:
+            raise RefusedError(missing)
         if request.foreign_encrypted_content(account):
             raise invalid_request(
                 "The encrypted content could not be verified. Reason: it was made for another "
                 "organization.",
                 code="invalid_encrypted_content",
             )
+
+    def check_files(self, account: str, items: list[dict[str, Any]]) -> None:
+        """Check the files that items name.
+
+        Raises:
+            RefusedError: one is unknown.
+        """
+        for name in file_ids(items) if self._takes_files else ():
+            if self._files.file(account, name) is None:
+                raise _no_such_file(name)
 
     def _next_name(self) -> str:
         taken = set(self._names.values())

@@ -51,10 +51,21 @@ class ResponseStream:
         """`response.metadata`: headers that concern the turn, in-band."""
         return self._event("response.metadata", headers=headers)
 
-    def opening(self) -> Iterator[Event]:
-        """`response.created` and `response.in_progress`."""
-        response = self._response("in_progress")
+    def queued_document(self) -> dict[str, Any]:
+        """The response before anybody works on it."""
+        return self._response("queued")
+
+    def queued(self) -> Iterator[Event]:
+        """What a background response begins with: `response.created` and `response.queued`."""
+        response = self.queued_document()
         yield self._event("response.created", response=response)
+        yield self._event("response.queued", response=response)
+
+    def opening(self) -> Iterator[Event]:
+        """`response.created`, unless it was queued, and `response.in_progress`."""
+        response = self._response("in_progress")
+        if not self.request.background:
+            yield self._event("response.created", response=response)
         yield self._event("response.in_progress", response=response)
 
     def items(self) -> Iterator[Event]:
@@ -223,7 +234,7 @@ class ResponseStream:
             "object": "response",
             "created_at": self.created_at,
             "status": status,
-            "background": False,
+            "background": request.background,
             "error": None,
             "incomplete_details": None,
             "instructions": None,
@@ -246,7 +257,9 @@ class ResponseStream:
             "user": None,
             "metadata": request.metadata | {"account": self.account},
         } | fields
-        if status != "in_progress":
+        if request.conversation is not None:
+            response["conversation"] = {"id": request.conversation}
+        if status not in {"queued", "in_progress"}:
             self.final = response
         return response
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from codexlb_cli.mock_upstream.recording import (
+    ApiRequest,
     FileRequest,
     Frame,
     Handshake,
@@ -70,6 +71,11 @@ class Upstream:
     def file_requests(self) -> list[FileRequest]:
         """The requests for files and uploads, oldest first."""
         return self._recording.file_requests
+
+    @property
+    def api_requests(self) -> list[ApiRequest]:
+        """The calls about what is stored, and all others, oldest first."""
+        return self._recording.api_requests
 
     @property
     def issuer_requests(self) -> list[IssuerRequest]:

@@ -294,6 +294,11 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+def sse_event(name: str, payload: bytes) -> bytes:
+    """Return one server-sent event."""
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), payload)
+
+
 LAST_CHUNK = b"0\r\n\r\n"
 
 

@@ -318,9 +318,6 @@ def test_bad_requests_raise_with_our_codes(start: Start) -> None:
     with pytest.raises(openai.BadRequestError) as bad:
         responses.create(model="mock", input="x", store=False, previous_response_id="resp_gone")
     assert bad.value.code == "previous_response_not_found"
-    with pytest.raises(openai.InternalServerError) as unsupported:
-        setup.client(max_retries=0).responses.create(model="mock", input="x", background=True)
-    assert (unsupported.value.status_code, unsupported.value.code) == (501, "not_supported")
 
 
 def test_rate_limits_of_all_accounts(start: Start) -> None:

@@ -230,7 +230,7 @@ def test_a_turn_that_waits(cli: Cli) -> None:
     ("body", "error", "status", "param"),
     [
         ({"model": 7}, "invalid_request", 400, "model"),
-        ({"background": True}, "not_supported", 501, "background"),
+        ({"background": 1}, "invalid_request", 400, "background"),
         (
             {"previous_response_id": "r", "store": False},
             "previous_response_not_found",

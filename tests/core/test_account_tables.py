@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from codexlb_cli.core.accounts import Account
+from codexlb_cli.core.calls import listed_accounts
 from codexlb_cli.core.closes import ReconnectPolicy
-from codexlb_cli.core.files import listed_accounts
 from codexlb_cli.core.plan import Plan, Start, opening, with_models
 from codexlb_cli.core.reconnect import Strength
 from codexlb_cli.core.selection import Pool, first_choice, unusable_reason

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codexlb_cli.core.accounts import Account
-from codexlb_cli.core.file_headers import FileHeaders, answer_headers, body_error, request_headers
-from codexlb_cli.core.headers import CREDENTIAL_NAMES, Header
+from codexlb_cli.core.file_headers import answer_headers, body_error, request_headers
+from codexlb_cli.core.handshake import HandshakeInputs
+from codexlb_cli.core.headers import CREDENTIAL_NAMES, Header, HeaderOptions
 from codexlb_cli.errors import InvalidHeader
 
 FORM = "multipart/form-data; boundary=x"
@@ -34,18 +35,21 @@ CLIENT: list[Header] = [
     ("Range", "bytes=0-1"),
     ("traceparent", "00-0-0-0"),
 ]
-INPUTS = FileHeaders(
+INPUTS = HandshakeInputs(
     account=Account("work", organization="org-own", project="proj-own"),
     secret="sk-own",
     inbound=CLIENT,
+    options=HeaderOptions(),
     user_agent="codexlb/1",
-    request_id="ours",
-    with_body=True,
 )
 
 
+def sent(inputs: HandshakeInputs = INPUTS, *, with_body: bool = True) -> list[Header]:
+    return request_headers(inputs, "ours", with_body=with_body)
+
+
 def test_what_an_account_is_sent() -> None:
-    assert request_headers(INPUTS) == [
+    assert sent() == [
         ("authorization", "Bearer sk-own"),
         ("openai-organization", "org-own"),
         ("openai-project", "proj-own"),
@@ -55,14 +59,14 @@ def test_what_an_account_is_sent() -> None:
         ("accept-encoding", "identity"),
         ("x-client-request-id", "ours"),
     ]
-    signed_in = request_headers(replace(INPUTS, account_id="acc-own"))
+    signed_in = sent(replace(INPUTS, account_id="acc-own"))
     assert signed_in[1] == ("chatgpt-account-id", "acc-own")
-    bodiless = request_headers(replace(INPUTS, with_body=False))
+    bodiless = sent(with_body=False)
     assert "content-type" not in dict(bodiless)
 
 
 def test_our_own_user_agent_where_the_client_sent_none() -> None:
-    lines = request_headers(replace(INPUTS, inbound=[], account=Account("work"), secret=None))
+    lines = sent(replace(INPUTS, inbound=[], account=Account("work"), secret=None))
     assert lines == [
         ("user-agent", "codexlb/1"),
         ("accept-encoding", "identity"),
@@ -72,21 +76,21 @@ def test_our_own_user_agent_where_the_client_sent_none() -> None:
 
 def test_what_the_connection_line_names_ends_here() -> None:
     inbound = [("Connection", "Accept, user-agent"), ("Accept", "a"), ("User-Agent", "b")]
-    lines = dict(request_headers(replace(INPUTS, inbound=inbound)))
+    lines = dict(sent(replace(INPUTS, inbound=inbound)))
     assert "accept" not in lines
     assert lines["user-agent"] == "codexlb/1"
 
 
 def test_the_first_of_several_lines_counts() -> None:
     inbound = [("Content-Type", FORM), ("content-type", "text/plain"), ("Accept", "a")]
-    lines = request_headers(replace(INPUTS, inbound=inbound))
+    lines = sent(replace(INPUTS, inbound=inbound))
     assert [v for n, v in lines if n == "content-type"] == [FORM]
 
 
 @pytest.mark.parametrize("line", [("x-note", "a\x01b"), ("accept", "a\r\nb"), ("b d", "x")])
 def test_what_cannot_be_sent_is_refused(line: Header) -> None:
     with pytest.raises(InvalidHeader):
-        request_headers(replace(INPUTS, inbound=[line]))
+        sent(replace(INPUTS, inbound=[line]))
 
 
 NAMES = st.sampled_from([*CREDENTIAL_NAMES, "x-any", "content-type", "accept", "user-agent"])
@@ -95,7 +99,7 @@ NAMES = st.sampled_from([*CREDENTIAL_NAMES, "x-any", "content-type", "accept", "
 @given(st.lists(st.tuples(NAMES, st.sampled_from(["LEAK", "x"]))), st.booleans())
 def test_no_client_credential_is_ever_forwarded(inbound: list[Header], with_body: bool) -> None:
     given_ = [(name.title(), value) for name, value in inbound]
-    lines = request_headers(replace(INPUTS, inbound=given_, with_body=with_body))
+    lines = sent(replace(INPUTS, inbound=given_), with_body=with_body)
     names = [name for name, _ in lines]
     assert len(names) == len(set(names))
     for name, value in lines:

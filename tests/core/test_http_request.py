@@ -14,9 +14,12 @@ from codexlb_cli.core.accounts import Account
 from codexlb_cli.core.failures import Fault, parse
 from codexlb_cli.core.frames import create_frame, parse_body, parse_event, post_body
 from codexlb_cli.core.handshake import HandshakeInputs, build, cache_session
-from codexlb_cli.core.headers import CREDENTIAL_NAMES, Header, HeaderOptions
+from codexlb_cli.core.headers import CREDENTIAL_NAMES, Action, Header, HeaderOptions
 from codexlb_cli.core.http_request import (
+    CODED,
+    MEDIA_TYPES,
     HttpRequest,
+    build_call,
     build_post,
     is_event_stream,
     metadata_event,
@@ -350,3 +353,78 @@ def test_any_refusal_can_be_classified(status: int, body: bytes) -> None:
     failure = parse(frame["status"], frame, frame["headers"], 0.0, handshake=False, answer=True)
     assert failure.status == status
     assert failure.row.fault is not Fault.NO_WEBSOCKET
+
+
+# What is passed on as it is
+
+
+def passed(
+    *inbound: Header, kept: tuple[str, ...] = MEDIA_TYPES, sized: bool = True
+) -> list[Header]:
+    head = build_call(
+        replace(INPUTS, inbound=inbound), "http://a.test/v1/x", kept=kept, sized=sized
+    )
+    return head.headers("id", 7 if sized else None)
+
+
+def test_what_is_passed_on_describes_its_body() -> None:
+    lines = passed(
+        ("Content-Type", "a/b"),
+        ("Accept", "c/d"),
+        ("accept", "e/f"),
+        ("Content-Encoding", "gzip"),
+        ("OpenAI-Beta", "assistants=v2, responses=experimental"),
+        ("X-Codex-Window-Id", "w"),
+        ("session-id", "s"),
+        ("Content-Length", "99"),
+    )
+    assert lines == [
+        ("host", "a.test"),
+        ("authorization", "Bearer sk-test-LEAK"),
+        ("openai-beta", "assistants=v2"),
+        ("user-agent", "codexlb/0.1.0"),
+        ("session-id", "s"),
+        ("content-type", "a/b"),
+        ("accept", "c/d"),
+        ("accept-encoding", "identity"),
+        ("x-client-request-id", "id"),
+        ("content-length", "7"),
+    ]
+    coded = dict(passed(("Content-Encoding", "gzip"), kept=CODED, sized=False))
+    assert coded["content-encoding"] == "gzip"
+    assert "content-length" not in coded
+
+
+def test_what_the_connection_line_names_is_not_passed_on() -> None:
+    lines = dict(
+        passed(("Connection", "Accept, content-type"), ("Accept", "a"), ("Content-Type", "b"))
+    )
+    assert not {"accept", "content-type"} & set(lines)
+
+
+def test_what_belongs_to_a_turn_has_nowhere_to_go() -> None:
+    inbound = [(name, "LEAK") for name in MOVED]
+    head = build_call(replace(INPUTS, inbound=inbound), "http://a.test/v1/x")
+    assert {decision.action for decision in head.decisions} == {Action.DROP}
+    assert all(decision.reason for decision in head.decisions)
+    assert head.client_metadata == {}
+    assert not any(value == "LEAK" for _, value in head.headers("id", 7))
+
+
+@pytest.mark.parametrize("line", [("x-note", "a\x01b"), ("content-type", "a\r\nb"), ("b d", "x")])
+def test_what_cannot_be_sent_is_not_passed_on(line: Header) -> None:
+    with pytest.raises(InvalidHeader):
+        passed(line)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([*CREDENTIAL_NAMES, "x-any", "content-type", "accept", "via", "host"]),
+            st.sampled_from(["LEAK", "x"]),
+        )
+    )
+)
+def test_no_client_credential_is_passed_on(inbound: list[Header]) -> None:
+    for name, value in passed(*((name.title(), value) for name, value in inbound), kept=CODED):
+        assert name in ("content-type", "accept") or value != "LEAK"

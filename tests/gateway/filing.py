@@ -1,16 +1,19 @@
-"""Files for tests: forms, calls, and an upstream that answers as each test says."""
+"""Calls for tests: forms, JSON, and an upstream that answers as each test says."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
+from codexlb_cli.mock_upstream.rules import TurnRule
 from codexlb_cli.mock_upstream.wire import Head, parse_head, response, response_head
 from tests.support.client import Answer, Header, request
-from tests.support.gateway import Stage
+from tests.support.gateway import Stage, Test, play
 
 BOUNDARY = "b0undary"
 CLOSE: Header = ("Connection", "close")
@@ -87,6 +90,24 @@ def asked(stage: Stage) -> list[tuple[str | None, str, str]]:
     return [(r.account, r.method, r.target) for r in stage.mock.file_requests]
 
 
+def api_asked(stage: Stage) -> list[tuple[str | None, str, str]]:
+    """Account, method and target of every other call that reached the upstream."""
+    return [(r.account, r.method, r.target) for r in stage.mock.api_requests]
+
+
+def account(answer: Answer) -> str | None:
+    return answer.header("x-codexlb-account")
+
+
+def rows(stage: Stage, source: str) -> dict[str, str]:
+    """The owners on disk."""
+    with sqlite3.connect(stage.state_folder / "state.sqlite3") as connection:
+        found = connection.execute("SELECT key, account FROM owners WHERE source = ?", (source,))
+        pinned = dict(found.fetchall())
+    connection.close()
+    return pinned
+
+
 Reply = Callable[["Asked"], Awaitable[None]]
 
 
@@ -139,7 +160,7 @@ class Asked:
 
 @asynccontextmanager
 async def upstream(reply: Reply) -> AsyncIterator[tuple[str, list[Asked]]]:
-    """Serve files by `reply`; gives the base URL, and every request that came."""
+    """Serve calls by `reply`; gives the base URL, and every request that came."""
     seen: list[Asked] = []
     tasks: set[asyncio.Task[None]] = set()
 
@@ -165,3 +186,16 @@ async def upstream(reply: Reply) -> AsyncIterator[tuple[str, list[Asked]]]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def against(
+    reply: Reply, test: Test, folder: Path, *rules: TurnRule, **options: Any
+) -> list[Asked]:
+    """Run a test where account `work` answers by `reply`; returns what came there."""
+
+    async def main() -> list[Asked]:
+        async with upstream(reply) as (url, seen):
+            await play(test, folder, *rules, urls={"work": url}, **options)
+            return seen
+
+    return asyncio.run(main())

@@ -33,26 +33,6 @@ def test_other_methods(tmp_path: Path) -> None:
     run(test, tmp_path)
 
 
-def test_endpoints_that_are_not_bridged(tmp_path: Path) -> None:
-    async def test(stage: Stage) -> None:
-        for method, path in (
-            ("POST", "/v1/responses/compact"),
-            ("GET", "/v1/responses/resp_1"),
-            ("DELETE", "/v1/responses/resp_1"),
-            ("POST", "/v1/responses/"),
-            ("POST", "/v1/models"),
-            ("POST", "/backend-api/codex/alpha/search"),
-            ("GET", "/v1/"),
-            ("GET", "/v1/%2e%2e/healthz"),
-        ):
-            answer = await request(stage.port, method, path, CLOSE)
-            assert (answer.status, answer.error["code"]) == (501, "not_supported"), path
-            assert answer.error["type"] == "invalid_request_error"
-            assert answer.header("x-request-id")
-
-    run(test, tmp_path)
-
-
 def test_endpoints_that_do_not_exist(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
         for path in (

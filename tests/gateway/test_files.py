@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from tests.gateway.filing import (
     ids,
     naming,
     part,
+    rows,
     upload,
     uploaded,
 )
@@ -38,15 +38,6 @@ CLIENT_LINES = [
 ]
 
 
-def rows(stage: Stage) -> dict[str, str]:
-    """The files that are pinned on disk."""
-    with sqlite3.connect(stage.state_folder / "state.sqlite3") as connection:
-        found = connection.execute("SELECT key, account FROM owners WHERE source = 'file'")
-        pinned = dict(found.fetchall())
-    connection.close()
-    return pinned
-
-
 @pytest.mark.parametrize("prefix", ["/v1", "/backend-api/codex"])
 def test_the_life_of_a_file(tmp_path: Path, prefix: str) -> None:
     content = os.urandom(100_000) + b"\r\n--b0\r\n"
@@ -58,7 +49,7 @@ def test_the_life_of_a_file(tmp_path: Path, prefix: str) -> None:
         assert made.header("x-request-id")
         assert made.header("x-codexlb-attempts") is None
         name = made.json["id"]
-        assert rows(stage) == {name: "work"}
+        assert rows(stage, "file") == {name: "work"}
         seen = await call(stage, "GET", f"{prefix}/files/{name}")
         assert seen.json == made.json
         got = await call(stage, "GET", f"{prefix}/files/{name}/content")
@@ -75,7 +66,7 @@ def test_the_life_of_a_file(tmp_path: Path, prefix: str) -> None:
         await stage.gateway.services.store.committed(
             stage.gateway.services.store.submit(lambda _: None)
         )
-        assert rows(stage) == {}
+        assert rows(stage, "file") == {}
 
     run(test, tmp_path)
 
@@ -122,7 +113,7 @@ def test_an_upload_in_parts(tmp_path: Path) -> None:
         begun = await call(stage, "POST", "/v1/uploads", asks)
         assert (begun.status, begun.json["status"]) == (200, "pending")
         path = f"/v1/uploads/{begun.json['id']}"
-        assert rows(stage) == {begun.json["id"]: "work"}
+        assert rows(stage, "file") == {begun.json["id"]: "work"}
         parts = []
         for content in (b"abc", b"def"):
             assert (await stage.turn()).status == 200  # turns go around; parts do not
@@ -134,7 +125,7 @@ def test_an_upload_in_parts(tmp_path: Path) -> None:
         done = await call(stage, "POST", f"{path}/complete", {"part_ids": parts})
         file = done.json["file"]["id"]
         assert (done.json["status"], done.header("x-codexlb-account")) == ("completed", "work")
-        assert rows(stage)[file] == "work"
+        assert rows(stage, "file")[file] == "work"
         assert (await call(stage, "GET", f"/v1/files/{file}/content")).body == b"abcdef"
         other = (await call(stage, "POST", "/v1/uploads", asks)).json["id"]
         cancelled = await call(stage, "POST", f"/v1/uploads/{other}/cancel")
@@ -219,7 +210,7 @@ def test_a_file_that_nobody_knows_is_asked_for_in_order(tmp_path: Path) -> None:
             got = await call(stage, "GET", f"/v1/files/{name}/content")
             assert (got.status, got.body) == (200, b"hello")
             assert got.header("x-codexlb-account") == "home"
-            assert rows(stage) == {name: "home"}
+            assert rows(stage, "file") == {name: "home"}
             assert (await call(stage, "GET", f"/v1/files/{name}")).status == 200
             target = f"/v1/files/{name}"
             assert asked(stage)[before:] == [
@@ -269,7 +260,9 @@ def test_a_list_over_all_accounts(tmp_path: Path) -> None:
         assert [len(names) for names in made.values()] == [2, 2, 1]
         async with stage.serving():
             assert await ids(stage) == (expected, False)
-            assert rows(stage) == {n: account for account, names in made.items() for n in names}
+            assert rows(stage, "file") == {
+                n: account for account, names in made.items() for n in names
+            }
             after = ""
             pages = []
             more = True
@@ -357,17 +350,18 @@ def test_without_accounts(tmp_path: Path) -> None:
 def test_what_is_no_call_for_files(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
         for method, path in (
-            ("PUT", "/v1/files"),
-            ("POST", "/v1/files/file-1"),
-            ("GET", "/v1/files/file-1/other"),
-            ("GET", "/v1/files/a/b/content"),
-            ("GET", "/v1/files/"),
-            ("GET", "/v1/uploads"),
-            ("GET", "/v1/uploads/upload_1"),
-            ("POST", "/v1/uploads/upload_1/other"),
+            ("PUT", "/files"),
+            ("POST", "/files/file-1"),
+            ("GET", "/files/file-1/other"),
+            ("GET", "/files/a/b/content"),
+            ("GET", "/files/"),
+            ("GET", "/uploads"),
+            ("GET", "/uploads/upload_1"),
+            ("POST", "/uploads/upload_1/other"),
         ):
-            answer = await call(stage, method, path)
-            assert (answer.status, answer.error["code"]) == (501, "not_supported"), path
+            for prefix in ("/v1", "/backend-api/codex"):
+                answer = await call(stage, method, f"{prefix}{path}")
+                assert (answer.status, answer.error["code"]) == (501, "not_supported"), path
         head = await stage_head(stage)
         assert head == 501
         for path in ("/v1/files/..%3Fx", "/v1/files/a%20b/content", "/v1/files/%2e%2e"):

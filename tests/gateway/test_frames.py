@@ -81,17 +81,6 @@ def test_the_last_of_a_name_wins_as_with_any_json_reader(tmp_path: Path) -> None
     run(test, tmp_path)
 
 
-def test_background_is_not_bridged(tmp_path: Path) -> None:
-    async def test(stage: Stage) -> None:
-        answer = await stage.turn(background=True)
-        error = answer.error
-        assert (answer.status, error["code"]) == (501, "not_supported")
-        assert (error["type"], error["param"]) == ("invalid_request_error", "background")
-        assert stage.dialled == []
-
-    run(test, tmp_path)
-
-
 ENCRYPTED = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "enc:work:x"}
 MESSAGE = {"role": "user", "content": "hello"}
 

@@ -102,7 +102,7 @@ def test_the_recording_shows_no_key() -> None:
         assert "sk-test-LEAK" not in answer.text
         document = answer.json()
         assert set(document) == {
-            "schema", "handshakes", "frames", "turns", "file_requests",
+            "schema", "handshakes", "frames", "turns", "file_requests", "api_requests",
             "issuer_requests", "overlaps",
         }  # fmt: skip
         assert ["Authorization", "Bearer <work>"] in document["handshakes"][0]["headers"]

@@ -10,13 +10,14 @@ from typing import Any
 from codexlb_cli.config.policies import header_options
 from codexlb_cli.inspect.handshake import document, inspected, wire
 from codexlb_cli.inspect.inputs import from_content
-from codexlb_cli.mock_upstream.recording import Handshake
+from codexlb_cli.mock_upstream.recording import ApiRequest, Handshake
 from tests.support.client import Header, request_head
 from tests.support.gateway import Stage, key_of
 
 NEW = "(new for every socket)"
 FRESH = {
     "Sec-WebSocket-Key": re.compile(r"[A-Za-z0-9+/]{22}=="),
+    "content-length": re.compile(r"[0-9]+"),
     "x-client-request-id": re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
 }
 
@@ -43,7 +44,7 @@ def assert_same(stage: Stage, headers: Sequence[Header], received: Handshake) ->
     assert received.violations == ()
 
 
-def assert_lines(shown: list[dict[str, Any]], received: Handshake) -> None:
+def assert_lines(shown: list[dict[str, Any]], received: Handshake | ApiRequest) -> None:
     """The lines of the JSON document are the received ones."""
     assert received.account is not None
     secrets = _secrets(received.account)

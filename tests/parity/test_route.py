@@ -181,7 +181,27 @@ CASES = {
     ),
     "answered as a whole": Case("work", CODEX, {"stream": False, "client_metadata": {"a": "b"}}),
     "nobody is enabled": Case("no_accounts", accounts={"work": OFF, "home": OFF, "spare": OFF}),
-    "background": Case("not_supported", members={"background": True}),
+    "background": Case("work", CODEX, {"background": True, "stream": False, "a": 1.0}),
+    "background, a session": Case("home", session("s"), {"background": True}, owners={S: "home"}),
+    "background, reasoning of a limited account": Case(
+        "rate_limit_exceeded",
+        session("s"),
+        {"background": True, "input": [REASONING]},
+        owners={S: "home"},
+        limited={"home": 30},
+    ),
+    "background, a session that moves": Case(
+        "work",
+        session("s"),
+        {"background": True},
+        owners={S: "home"},
+        limited={"home": 30},
+        moved_from="home",
+    ),
+    "background, an unknown response": Case(
+        "previous_response_not_found",
+        members={"background": True, "previous_response_id": "resp_x", "store": False},
+    ),
     "a wrong type": Case("invalid_request", members={"model": 7}),
     "no JSON": Case("invalid_request", body=b'{"model":'),
     "a large body": Case(
@@ -244,6 +264,13 @@ def unnumbered(text: str) -> str:
 
 def assert_on_the_wire(stage: Stage, said: dict[str, Any]) -> None:
     """The last frame, and the upgrade of the socket that carried it, are as was said."""
+    if stage.mock.api_requests:
+        [posted] = stage.mock.api_requests
+        assert_lines(said["headers"], posted)
+        assert said["url"] == f"{stage.mock.base_url}/responses"
+        assert (said["transport"], said["frame"]["bytes"]) == ("http", posted.received)
+        assert said["frame"]["dropped"] == []
+        return
     frame = stage.mock.frames[-1]
     assert frame.account == said["plan"]["account"]
     members = split_members(frame.text)
