@@ -183,7 +183,7 @@ def _addresses(rows: list[tuple[str, str, str]]) -> str:
 def _serve_banner(context: CommandContext, gateway: Gateway) -> str:
     head = _addresses(
         [
-            ("gateway", _base_url(gateway), "for clients, HTTP with SSE"),
+            ("gateway", _base_url(gateway), "for clients, HTTP with SSE or WebSocket"),
             ("accounts", _names(gateway), _ready(gateway)),
         ]
     )
@@ -203,7 +203,7 @@ def _demo_banner(gateway: Gateway, upstream: str) -> str:
         command = f"CODEXLB_GATEWAY_PORT={gateway.port} {command}"
     head = _addresses(
         [
-            ("gateway", base, "for clients, HTTP with SSE"),
+            ("gateway", base, "for clients, HTTP with SSE or WebSocket"),
             ("upstream", upstream, "a mock of the Responses WebSocket"),
             ("accounts", _names(gateway), _ready(gateway)),
         ]
