@@ -79,6 +79,8 @@ class Placement:
         async def claiming(call: StoredCall, name: str) -> Failure | None:
             if call.key is None:
                 keys.claim(self.ownership.key, name)
+            if call.row.binds:
+                self._services.accounts.chosen(name)  # as for a first turn: the next goes on
             return await attempt(call, name)
 
         try:

@@ -99,6 +99,13 @@ class Asked:
     left_out: tuple[str, ...] = ()
 
     @property
+    def portable(self) -> bool:
+        """Whether it may move with its session, if that moves."""
+        if self.background:
+            return is_portable(self.evidence, self.body)
+        return self.evidence.portable
+
+    @property
     def replayable(self) -> bool:
         """Whether the turn may be sent again where nothing of its response came."""
         return self.facts.repeatable and self.replays > 0
@@ -169,8 +176,7 @@ def routed(
     if error is not None:
         return Route(offline, asked, error=error)
     if background:
-        portable = is_portable(evidence, body)
-        plan = route_new(ownership, pool, policy, deadline, portable=portable).plan
+        plan = route_new(ownership, pool, policy, deadline, portable=asked.portable).plan
     else:
         plan = opening(facts, with_models(pool, is_hard=facts.is_hard), policy)
     if plan.error is not None:
@@ -249,7 +255,7 @@ def document(route: Route) -> dict[str, Any]:
         "request": None if asked is None else _request(asked),
         "affinity": None if asked is None else _affinity(asked),
         "evidence": [] if asked is None else _evidence(asked),
-        "portable": None if asked is None else asked.evidence.portable,
+        "portable": None if asked is None else asked.portable,
         "replayable": None if asked is None else asked.replayable,
         "plan": {
             "reason": plan and str(plan.reason),

@@ -177,7 +177,7 @@ def _frame(asked: Asked, sent: Sent) -> Iterator[str]:
 
 def _chances(asked: Asked) -> str:
     portable = "portable: nothing that it names lies in one account"
-    if not asked.evidence.portable:
+    if not asked.portable:
         portable = "not portable: what it names lies in one account"
     return f"REPLAY  {_replay(asked)}\nMOVE    {portable}"
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _REMEMBERED = 10_000
 _WHOLE = 500
 """Of so many responses per account, the latest, more than their id is kept."""
+_LARGEST_BYTES = 1024 * 1024
+"""Of a larger one, only the id."""
 
 T = TypeVar("T")
 
@@ -79,7 +81,8 @@ class StoredResponses:
 
     def remember(self, stream: ResponseStream) -> None:
         """Store the response of a stream that is over."""
-        if stream.final is not None:
+        self._ids.put(stream.account, stream.response_id, True)
+        if stream.final is not None and _size(stream, stream.final) <= _LARGEST_BYTES:
             items = with_ids(stream.request.items, stream.response_id)
             self.keep(stream.account, StoredResponse(stream.final, items))
 
@@ -101,6 +104,12 @@ class StoredResponses:
         """Forget a response."""
         self._ids.remove(account, response_id)
         self._whole.remove(account, response_id)
+
+
+def _size(stream: ResponseStream, document: dict[str, Any]) -> int:
+    """About how much a response holds: what it was asked with, says, and is filled up with."""
+    said = sum(map(len, stream.answer.pieces))
+    return stream.request.body_bytes + said + len(document["instructions"] or "")
 
 
 @dataclass(slots=True)

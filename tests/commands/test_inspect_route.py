@@ -157,6 +157,29 @@ def test_the_text(cli: Cli) -> None:
         assert expected in ran.out, expected
 
 
+def test_a_background_response(cli: Cli) -> None:
+    know(cli, write_owner(Key("session", "s"), "home", time.time()))
+    reasoning = {"type": "reasoning", "encrypted_content": SECRET}
+    body = {**TOLD, "background": True, "input": [reasoning]}
+    ran = route(cli, body, "-H", "session-id: s")
+    assert (ran.code, ran.err) == (0, "")
+    assert SECRET not in ran.out
+    for expected in (
+        "\nPLAN  home, at once (owner): the owner of its conversation.\n",
+        "\nUPSTREAM REQUEST  background responses take HTTP: POST http",
+        f"\nBODY  as it came, {len(json.dumps(body))} bytes\n",
+        "\n  background       boolean  4\n",
+        "\nREPLAY  once at most, where an account refused it with a 5xx\n",
+        "MOVE    not portable: what it names lies in one account\n",
+    ):
+        assert expected in ran.out, (expected, ran.out)
+    found = document(cli, body, "-H", "session-id: s")
+    assert (found["transport"], found["portable"]) == ("http", False)
+    assert found["url"].endswith("/responses")
+    assert found["client_metadata"] == {}
+    assert found["frame"]["dropped"] == []
+
+
 def test_a_prompt_is_never_shown(cli: Cli) -> None:
     bodies: list[bytes] = [
         json.dumps(body).encode()

@@ -233,6 +233,11 @@ def test_urls() -> None:
     local = Account("work", base_url="ws://127.0.0.1:9000/v1")
     assert local.websocket_url == "ws://127.0.0.1:9000/v1/responses"
     assert local.http_url == "http://127.0.0.1:9000/v1"
+    assert local.call_url("/files") == "http://127.0.0.1:9000/v1/files"
+    assert local.call_url("/a%2Fb", "x=1&y") == "http://127.0.0.1:9000/v1/a%2Fb?x=1&y"
+    queried = Account("q", base_url="https://api.example.test/v1/?api-version=1")
+    assert queried.call_url("/files") == "https://api.example.test/v1/files?api-version=1"
+    assert queried.call_url("/files", "x=1").endswith("/v1/files?api-version=1&x=1")
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,17 @@ def test_where_it_goes(tmp_path: Path) -> None:
     run(test, tmp_path)
 
 
+def test_new_ones_go_around_as_first_turns_do(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        answers = [await posted(stage) for _ in range(3)]
+        assert [account(answer) for answer in answers] == ["work", "home", "spare"]
+        assert account(await stage.turn()) == "work"
+        made = [await call(stage, "POST", "/v1/conversations", {}) for _ in range(2)]
+        assert [account(answer) for answer in made] == ["home", "spare"]
+
+    run(test, tmp_path)
+
+
 def test_an_unknown_response_is_asked_for(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
         stage.gateway.services.keys.pin(Key("session", "x"), "home")
@@ -197,16 +208,19 @@ def refusing(status: int, code: str | None = None) -> Reply:
     return reply
 
 
+FIRST = '[selection]\npolicy = "first"\n'
+
+
 def test_what_may_have_begun_is_sent_again_once_at_most(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
         stage.configure("", {"home": "enabled = false", "spare": "enabled = false"})
         answer = await posted(stage)
         assert (answer.status, answer.error["code"]) == (503, "upstream_unavailable")
         assert answer.header("retry-after") == "1"
-        stage.configure("[reconnect]\nreplays = 0\n")
+        stage.configure(FIRST + "[reconnect]\nreplays = 0\n")
         answer = await posted(stage)
         assert (answer.status, answer.header("x-codexlb-attempts")) == (503, "1")
-        stage.configure("")
+        stage.configure(FIRST)
         acting = await posted(stage, tools=[{"type": "mcp", "server_label": "a"}])
         assert (acting.status, acting.header("x-codexlb-attempts")) == (503, "1")
         assert api_asked(stage) == []

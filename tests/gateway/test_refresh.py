@@ -266,6 +266,21 @@ def test_files_and_models_refresh_too(tmp_path: Path) -> None:
     play(test, tmp_path)
 
 
+def test_what_is_held_is_sent_again_with_the_new_token(tmp_path: Path) -> None:
+    async def test(stage: Stage, issuer: Issuer) -> None:
+        answer = await stage.turn(headers=session("s"), background=True, stream=False)
+        assert (answer.status, answer.header("x-codexlb-account")) == (200, "plan")
+        assert answer.header("x-codexlb-attempts") == "2"
+        assert [(r.account, r.status) for r in stage.mock.api_requests] == [("plan", 200)]
+        credentials_of(stage).store_login("plan", issuer.login(refreshed_at=0))
+        counted = await stage.turn(headers=session("s"), path="/v1/responses/input_tokens")
+        assert (counted.status, counted.header("x-codexlb-account")) == (200, "plan")
+        assert state_of(stage) == (Availability.READY, None)
+        assert len(issuer.asked) == 2
+
+    play(test, tmp_path)
+
+
 def test_a_file_call_whose_login_has_ended(tmp_path: Path) -> None:
     async def test(stage: Stage, issuer: Issuer) -> None:
         issuer.silent = True

@@ -56,6 +56,18 @@ def test_a_response_is_stored_with_its_input_for_its_account_alone() -> None:
     run(test)
 
 
+def test_of_a_large_response_only_the_id_is_kept() -> None:
+    async def test(mock: MockUpstream) -> None:
+        async with http_client() as client:
+            made = (await post(client, mock, "/responses", **BODY)).json()["id"]
+            answer = await client.get(f"{mock.base_url}/responses/{made}")
+            assert answer.status_code == 404
+            chained = await post(client, mock, "/responses", previous_response_id=made, **BODY)
+            assert chained.status_code == 200
+
+    run(test, TurnRule(completed_bytes=2**21))
+
+
 def test_what_a_socket_made_is_stored_unless_it_says_otherwise() -> None:
     async def test(mock: MockUpstream) -> None:
         async with open_socket(mock) as socket, http_client() as client:
