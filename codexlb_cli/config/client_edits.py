@@ -25,7 +25,8 @@ from codexlb_cli.config.splice import (
 
 Path = tuple[str, ...]
 Changes = Mapping[Path, Any]
-"""What each path is to be; None where it is not to be there. Values are strings, booleans, {}."""
+"""What each path is to be: a string, a boolean, None where nothing is to be, or {} where a table
+is to be, whatever it holds."""
 
 _MISSING = object()
 
@@ -137,8 +138,8 @@ class Toml:
             shorter = without_key(scan(text), path)
             if shorter == text:
                 shorter = without_table(scan(text), path, with_comments=False)
-        except HoldsComment as exc:
-            raise CannotEdit(f"a comment of yours stands there (line {exc.line})") from None
+        except HoldsComment:
+            raise CannotEdit("a comment of yours stands there") from None
         return shorter
 
 
@@ -193,8 +194,11 @@ def changed(form: Format, text: str, changes: Changes) -> str:
         NotReadable: the text is not of its format.
         CannotEdit: it has no place for a change.
     """
+    content = form.read(text)
     written = {
-        path: None if value is None else form.write(value) for path, value in changes.items()
+        path: None if value is None else form.write(value)
+        for path, value in changes.items()
+        if not _is(_at(content, path), value)
     }
     return _edited(form, text, written)
 
@@ -202,10 +206,7 @@ def changed(form: Format, text: str, changes: Changes) -> str:
 def holds(form: Format, text: str, changes: Changes) -> bool:
     """Whether the text says what the changes would make it say."""
     content = form.read(text)
-    return all(
-        _at(content, path) is _MISSING if value is None else _same(_at(content, path), value)
-        for path, value in changes.items()
-    )
+    return all(_is(_at(content, path), value) for path, value in changes.items())
 
 
 def taken_back(
@@ -230,9 +231,9 @@ def taken_back(
     back: dict[Path, str | None] = {}
     for path, value in written.items():
         old, new = _at(past, path), _at(present, path)
-        if (new is _MISSING and old is _MISSING) or _same(new, old):
+        if _is(old, value) or _same(new, old):
             continue
-        if new is not _MISSING if value is None else not _same(new, value):
+        if not _is(new, value) or (value == {} and new != {}):
             raise Touched(path)
         if old is not _MISSING and path not in raws:
             raise CannotEdit("a table stood there before")
@@ -330,6 +331,12 @@ def _delete(content: dict[str, Any], path: Path) -> None:
     above = _at(content, path[:-1])
     if isinstance(above, dict):
         above.pop(path[-1], None)
+
+
+def _is(found: Any, wanted: Any) -> bool:
+    if wanted is None:
+        return found is _MISSING
+    return isinstance(found, dict) if wanted == {} else _same(found, wanted)
 
 
 def _same(one: Any, other: Any) -> bool:
