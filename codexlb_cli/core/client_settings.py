@@ -108,7 +108,7 @@ def codex(
         (*table, "name"): NAME,
         (*table, "base_url"): address.base_url,
         (*table, "wire_api"): "responses",
-        (*table, "supports_websockets"): transport is Transport.WEBSOCKET,
+        (*table, "supports_websockets"): True if transport is Transport.WEBSOCKET else None,
         (*table, "requires_openai_auth"): True if auth is Auth.CHATGPT else None,
         (*table, "env_key"): _KEY if auth is Auth.API_KEY else None,
     }

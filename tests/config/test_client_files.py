@@ -333,11 +333,14 @@ def test_write_and_undo_give_the_same_bytes_in_jsonc(
 
 def check_round_trip(home: Home, wanted: ClientSettings, *, refuses: bool | None = None) -> None:
     before = home.content
+    error = None
     try:
         home.write(wanted)
     except ConfigError as exc:
+        error = exc
+    if error is not None:
         assert refuses is not False
-        assert "LEAK" not in f"{exc}{exc.hint}"
+        assert "LEAK" not in f"{error}{error.hint}"
         assert home.content == before
         return
     assert not refuses
