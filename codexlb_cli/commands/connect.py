@@ -187,7 +187,7 @@ def _repeated(provider: Provider | None, transport: Transport | None, auth: Auth
 def _write(context: CommandContext, request: _Request, *, yes: bool) -> None:
     from codexlb_cli.config.client_files import carry_out, plan_write
 
-    file = _file(context, request.client)
+    file, *_ = _files(context, request.client)
     step = plan_write(file, request.settings)
     if request.client == "codex":
         _warn_of_profile(context, file, step)
@@ -214,7 +214,8 @@ def _write(context: CommandContext, request: _Request, *, yes: bool) -> None:
 def _undo(context: CommandContext, request: _Request) -> None:
     from codexlb_cli.config.client_files import Step, carry_out, plan_undo
 
-    file = _file(context, request.client)
+    files = _files(context, request.client)
+    file = next((file for file in files if file.record.exists()), files[0])
     step = plan_undo(file)
     if step is None:
         _answer(context, request, file, Step(None, None), None)
@@ -274,19 +275,26 @@ def _document(request: _Request, **more: object) -> dict[str, object]:
     }
 
 
-def _file(context: CommandContext, client: str) -> ClientFile:
-    """Return the client's configuration file; what was written is known to every configuration."""
+def _files(context: CommandContext, client: str) -> list[ClientFile]:
+    """Return the files that the client may read; it is the first one that counts.
+
+    What was written is known to every configuration of this program.
+    """
     from codexlb_cli.config.client_edits import Jsonc, Toml
     from codexlb_cli.config.client_files import ClientFile
 
     codex = client == "codex"
-    return ClientFile(
-        client=client,
-        path=(codex_config if codex else opencode_config)(context.environ),
-        form=Toml() if codex else Jsonc(),
-        records=find_places({}).state_folder / "clients",
-        undo=f"codexlb connect {client} --undo",
-    )
+    paths = [codex_config(context.environ)] if codex else opencode_configs(context.environ)
+    return [
+        ClientFile(
+            client=client,
+            path=path,
+            form=Toml() if codex else Jsonc(),
+            records=find_places({}).state_folder / "clients",
+            undo=f"codexlb connect {client} --undo",
+        )
+        for path in paths
+    ]
 
 
 def codex_config(environ: Mapping[str, str]) -> Path:
@@ -296,14 +304,14 @@ def codex_config(environ: Mapping[str, str]) -> Path:
     return codex_auth_file(environ).with_name("config.toml")
 
 
-def opencode_config(environ: Mapping[str, str]) -> Path:
-    """Return the file of opencode that wins, or that it would read if there were one."""
+def opencode_configs(environ: Mapping[str, str]) -> list[Path]:
+    """Return the files of opencode, the one that counts first; neither need exist."""
     if named := environ.get("OPENCODE_CONFIG"):
-        return Path(named).expanduser()
+        return [Path(named).expanduser()]
     base = environ.get("XDG_CONFIG_HOME")
     folder = (Path(base) if base else Path.home() / ".config") / "opencode"
-    commented = folder / "opencode.jsonc"
-    return commented if commented.exists() else folder / "opencode.json"
+    files = [folder / "opencode.jsonc", folder / "opencode.json"]
+    return files if files[0].exists() else files[::-1]
 
 
 def _warn_of_profile(context: CommandContext, file: ClientFile, step: Step) -> None:

@@ -135,7 +135,7 @@ _CODEX_AUTH = {
     Auth.CHATGPT: """\
 # Codex uses its own ChatGPT login for what it asks ChatGPT itself. The gateway does not forward
 # it: turns are served by the accounts of `codexlb accounts list`.
-# Leave chatgpt_base_url as it is: that is where Codex asks which workspace its login belongs to.""",
+# Leave chatgpt_base_url as it is: Codex asks there which workspace its login belongs to.""",
 }
 
 

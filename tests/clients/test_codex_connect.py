@@ -86,12 +86,12 @@ def test_what_is_written_into_a_file_of_the_persons_own(tmp_path: Path, transpor
         with serving(tmp_path, mock.base_url) as gateway:
             codex = Codex(tmp_path / "c", gateway)
             codex.config_file.write_text(mine)
-            home = {"CODEX_HOME": str(codex.config_file.parent)}
+            home = str(codex.config_file.parent)
             write = ("connect", "codex", "--transport", transport, "--write", "--yes")
-            assert gateway.cli.spawn(*write, **home).returncode == 0
+            assert gateway.cli.spawn(*write, CODEX_HOME=home).returncode == 0
             turn = codex.exec("hello")
             # Codex trusts folders in this file by itself, so it need not be the one written.
-            assert gateway.cli.spawn("connect", "codex", "--undo", **home).returncode == 0
+            assert gateway.cli.spawn("connect", "codex", "--undo", CODEX_HOME=home).returncode == 0
             assert codex.config_file.read_text().startswith(mine)
         check(mock, turn, websocket=transport == "websocket")
 

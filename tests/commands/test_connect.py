@@ -67,17 +67,17 @@ def test_a_gateway_that_was_killed_does_not_count(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "environ", "hint"),
+    ("args", "port", "hint"),
     [
-        (["--demo"], {}, "codexlb demo"),
-        (["--demo"], {"CODEXLB_GATEWAY_PORT": "3000"}, "codexlb demo --port 3000"),
-        (["--config", "a.toml"], {}, "codexlb --config a.toml serve"),
+        (["--demo"], "", "codexlb demo"),
+        (["--demo"], "3000", "codexlb demo --port 3000"),
+        (["--config", "a.toml"], "", "codexlb --config a.toml serve"),
     ],
 )
 def test_the_command_that_starts_that_gateway_is_named(
-    cli: Cli, args: list[str], environ: dict[str, str], hint: str
+    cli: Cli, args: list[str], port: str, hint: str
 ) -> None:
-    ran = cli.run(*args, "connect", "curl", **environ)
+    ran = cli.run(*args, "connect", "curl", CODEXLB_GATEWAY_PORT=port)
     assert ran.err.endswith(f"\n\nhint: {hint}\n")
 
 
@@ -121,7 +121,7 @@ def test_a_login_of_opencode_that_goes_past_the_gateway_is_told(cli: Cli, args: 
     (folder / "auth.json").write_text(json.dumps(login))
     ran = cli.run("connect", "opencode", *args)
     assert ran.code == 0
-    assert ("opencode is signed in to OpenAI with ChatGPT" in ran.err) is not args
+    assert ("opencode is signed in to OpenAI with ChatGPT" in ran.err) is (not args)
     assert "LEAK" not in ran.out + ran.err
     (folder / "auth.json").write_text(json.dumps({"openai": {"type": "api", "key": "LEAK"}}))
     assert "signed in" not in cli.run("connect", "opencode", *args).err

@@ -57,8 +57,8 @@ def opencode_file(cli: Cli, name: str, content: str) -> Path:
     return file
 
 
-def codex(cli: Cli, *args: str, **environ: str) -> Ran:
-    return cli.run("connect", "codex", *args, **environ)
+def codex(cli: Cli, *args: str, home: str = "") -> Ran:
+    return cli.run("connect", "codex", *args, CODEX_HOME=home)
 
 
 def test_the_diff_is_the_answer(cli: Cli) -> None:
@@ -157,7 +157,7 @@ def test_undo_works_from_every_configuration(cli: Cli) -> None:
 
 def test_codex_home_is_heeded(cli: Cli) -> None:
     home = cli.home / "elsewhere"
-    assert codex(cli, "--write", "--yes", CODEX_HOME=str(home)).code == 0
+    assert codex(cli, "--write", "--yes", home=str(home)).code == 0
     assert (home / "config.toml").exists()
     assert not (cli.home / ".codex").exists()
 
@@ -209,10 +209,18 @@ def test_comments_of_opencode_stay(cli: Cli) -> None:
 
 @pytest.mark.parametrize("named", ["mine.json", None])
 def test_the_file_of_opencode_is_the_one_that_wins(cli: Cli, named: str | None) -> None:
-    environ = {} if named is None else {"OPENCODE_CONFIG": str(cli.home / named)}
-    ran = cli.run("connect", "opencode", "--write", "--yes", **environ)
+    variable = str(cli.home / named) if named else ""
+    ran = cli.run("connect", "opencode", "--write", "--yes", OPENCODE_CONFIG=variable)
     file = cli.home / (named or "config/opencode/opencode.json")
     assert ran.code == 0
     assert json.loads(file.read_text())["$schema"] == "https://opencode.ai/config.json"
-    assert cli.run("connect", "opencode", "--undo", **environ).code == 0
+    assert cli.run("connect", "opencode", "--undo", OPENCODE_CONFIG=variable).code == 0
     assert not file.exists()
+
+
+def test_undo_finds_the_file_of_opencode_that_was_written(cli: Cli) -> None:
+    file = opencode_file(cli, "opencode.json", "{}\n")
+    assert cli.run("connect", "opencode", "--write", "--yes").code == 0
+    other = opencode_file(cli, "opencode.jsonc", "{}\n")
+    assert cli.run("connect", "opencode", "--undo").code == 0
+    assert (file.read_text(), other.read_text()) == ("{}\n", "{}\n")

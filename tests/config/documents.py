@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -70,10 +71,10 @@ def toml_texts(draw: st.DrawFn) -> tuple[str, str]:
     return (text.replace("\n", "\r\n") if draw(st.booleans()) else text), kind
 
 
-_scalars = st.sampled_from(
+_scalars: st.SearchStrategy[Any] = st.sampled_from(
     [1, 1.5, True, None, "text", "// no comment", _SECRET, [], [1, {"a": "x"}, []], "\u2028\u00e9"]
 )
-_documents = st.recursive(
+_documents: st.SearchStrategy[Any] = st.recursive(
     _scalars,
     lambda inner: st.dictionaries(st.sampled_from(["a", "b", "apiKey", "//"]), inner, max_size=3),
     max_leaves=6,

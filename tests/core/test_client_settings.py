@@ -47,7 +47,7 @@ def test_what_is_printed_for_codex_is_what_is_written(
         url = "http://127.0.0.1:2455/backend-api/codex"
         assert printed == {"model_provider": "openai", "openai_base_url": url}
         return
-    table = {"name": "codexlb", "base_url": URL, "wire_api": "responses"}
+    table: dict[str, object] = {"name": "codexlb", "base_url": URL, "wire_api": "responses"}
     if transport is Transport.WEBSOCKET:
         table |= {"supports_websockets": True}
     if auth is Auth.CHATGPT:
@@ -66,7 +66,7 @@ def test_what_is_printed_for_opencode_is_what_is_written(provider: Provider) -> 
     assert printed.pop("$schema") == "https://opencode.ai/config.json"
     table = {"npm": "@ai-sdk/openai", "options": {"baseURL": URL, "apiKey": "unused"}}
     name = "openai" if provider is Provider.OPENAI else "codexlb"
-    models = {} if provider is Provider.OPENAI else {"models": {"gpt-5.5": {}}}
+    models: dict[str, object] = {} if provider is Provider.OPENAI else {"models": {"gpt-5.5": {}}}
     assert printed == {"provider": {name: {**table, **models}}}
 
 
