@@ -115,7 +115,7 @@ def jsonc_texts(draw: st.DrawFn, provider: bool = False) -> str:
         else:
             return json.dumps(value, ensure_ascii=draw(st.booleans()))
         inside = f"{space()},".join(rows)
-        inside += f"{space()}," if rows and draw(st.booleans()) else ""
+        inside += f"{space()}," if bool(rows) and draw(st.booleans()) else ""
         opening, closing = "{}" if isinstance(value, dict) else "[]"
         return f"{opening}{inside}{space()}{closing}"
 
