@@ -331,7 +331,8 @@ def warn_of_opencode_login(context: CommandContext) -> None:
     if _opencode_signed_in(context.environ):
         context.console.warning(
             "opencode is signed in to OpenAI with ChatGPT, which goes past this gateway; "
-            "`opencode auth logout` ends that, and `--provider custom` does without it"
+            "`opencode auth logout` ends that, and so does "
+            "`codexlb connect opencode --provider custom`"
         )
 
 

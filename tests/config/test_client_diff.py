@@ -5,7 +5,7 @@ from hypothesis import given
 from codexlb_cli.config.client_diff import masked, unified_diff
 from codexlb_cli.config.client_edits import CannotEdit, Jsonc, Toml, changed
 from codexlb_cli.core.client_settings import Address, Provider, opencode
-from tests.config.documents import jsonc_texts, toml_texts
+from tests.support.documents import jsonc_texts, toml_texts
 
 OURS = opencode(Address("127.0.0.1", 2455), provider=Provider.OPENAI)
 

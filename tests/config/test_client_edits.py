@@ -30,7 +30,7 @@ from codexlb_cli.core.client_settings import (
     codex,
     opencode,
 )
-from tests.config.documents import NO_PLACE, NO_WAY_BACK, OWN_TABLE, jsonc_texts, toml_texts
+from tests.support.documents import NO_PLACE, NO_WAY_BACK, OWN_TABLE, jsonc_texts, toml_texts
 
 ADDRESS = Address("127.0.0.1", 2455)
 UNIT = ("model_providers", "codexlb")

@@ -22,7 +22,7 @@ from codexlb_cli.core.client_settings import (
     opencode,
 )
 from codexlb_cli.errors import ConfigError
-from tests.config.documents import jsonc_texts, toml_texts
+from tests.support.documents import jsonc_texts, toml_texts
 
 ADDRESS = Address("127.0.0.1", 2455)
 MINE = b'# mine\nmodel_provider = "other" # c\n\n[features]\nx = true\n'

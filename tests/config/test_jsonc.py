@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codexlb_cli.config.jsonc import NotJson, find, parse, read, with_member, without_member
-from tests.config.documents import jsonc_texts
+from tests.support.documents import jsonc_texts
 
 MESSY = """\
 {
