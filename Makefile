@@ -34,7 +34,8 @@ test-faults: $(VENV)/.ready-dev
 test-codex: $(VENV)/.ready-dev $(CODEX)/$(CODEX_VERSION)
 	@CODEX_CLI="$(CURDIR)/$(CODEX)/node_modules/.bin/codex" \
 		$(BIN)/python -m pytest -q -n 2 tests/clients/test_codex.py \
-		tests/clients/test_codex_websocket.py tests/clients/test_codex_status.py $(ARGS)
+		tests/clients/test_codex_websocket.py tests/clients/test_codex_status.py \
+		tests/clients/test_codex_connect.py $(ARGS)
 
 test-clients: $(CLIENTS_VENV)/.ready
 	@$(CLIENTS_VENV)/bin/python -m pytest -q -n 2 tests/clients/test_openai_python*.py $(ARGS)

@@ -27,6 +27,7 @@ from codexlb_cli.commands import (
     inspect,
     mock_upstream,
     owners,
+    run,
     serve,
     simulate,
     trials,
@@ -52,6 +53,7 @@ app.command()(usage.usage)
 app.add_typer(inspect.app, name="inspect")
 app.add_typer(simulate.app, name="simulate")
 app.command()(connect.connect)
+app.command(context_settings={"allow_interspersed_args": False})(run.run)
 app.add_typer(config.app, name="config")
 app.command()(mock_upstream.mock_upstream)
 

@@ -107,7 +107,7 @@ def add(
     ways = [way for way, is_given in given.items() if is_given]
     if len(ways) == 1 and name is not None:
         wanted = _Wanted(name, ways[0], api_key_env, codex_auth, base_url)
-    elif not ways and _in_terminal():
+    elif not ways and in_terminal():
         wanted = _asked(context, name, base_url)
     elif name is None:
         raise UsageError("missing argument `NAME`", hint="codexlb accounts add --help")
@@ -207,7 +207,7 @@ def _borrowed(context: CommandContext, wanted: _Wanted) -> Login:
         "a refresh token is good for one refresh, and this one is the Codex CLI's, too: the first "
         "to refresh signs the other out"
     )
-    if _in_terminal() and typer.confirm(
+    if in_terminal() and typer.confirm(
         "Sign in in the browser instead, for a login of its own?", default=True, err=True
     ):
         return sign_in(context, wanted.name, "browser", again="add")
@@ -266,7 +266,7 @@ def _key_from_stdin(name: str) -> Secret:
     return Secret(text)
 
 
-def _in_terminal() -> bool:
+def in_terminal() -> bool:
     """Whether a person can be asked: in a pipe nothing ever is."""
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
 

@@ -33,14 +33,26 @@ class Live:
 
 def live_accounts(state_folder: Path) -> Mapping[str, Live]:
     """Return the accounts of the gateway that runs on this state folder; {} if none does."""
-    presence = announced(state_folder)
-    document = None if presence is None else _asked(presence)
-    if document is None:
+    found = _found(state_folder)
+    if found is None:
         return {}
+    _, document = found
     try:
         return {name: _live(account) for name, account in document["accounts"].items()}
     except (AttributeError, KeyError, TypeError, ValueError):
         return {}
+
+
+def running_gateway(state_folder: Path) -> Presence | None:
+    """Return where the gateway that runs on this state folder listens; None if none does."""
+    found = _found(state_folder)
+    return None if found is None else found[0]
+
+
+def _found(state_folder: Path) -> tuple[Presence, dict[str, Any]] | None:
+    presence = announced(state_folder)
+    document = None if presence is None else _asked(presence)
+    return None if presence is None or document is None else (presence, document)
 
 
 def _asked(presence: Presence) -> dict[str, Any] | None:

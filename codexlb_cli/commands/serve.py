@@ -193,7 +193,8 @@ codexlb {__version__}
 {head}
   config     {context.places.config_file or "built in"}
 
-Connect a client: {program()} connect codex (or openai, curl). Ctrl-C stops.
+Connect a client: {program()} connect codex (or openai, agents, opencode, curl).
+Ctrl-C stops.
 """
 
 

@@ -15,7 +15,7 @@ _Path = tuple[str, ...]
 
 
 class HoldsComment(Exception):
-    """The table to be deleted holds a comment.
+    """What is to be deleted holds a comment.
 
     Attributes:
         line: the number of the comment's line, from 1.
@@ -39,7 +39,9 @@ def with_table(text: str, lines: Sequence[str]) -> str:
 def with_value(scan: Scan, table: _Path, key: str, value: str) -> str:
     """Set `key` of a table to `value`, both as TOML writes them.
 
-    A key that is there keeps its place; a new one follows the last key of its table.
+    A key that is there keeps its place; a new one follows the last key of its table, and begins
+    the document if that has no key above its first header. The empty path is the document's own
+    table.
     """
     text = scan.text
     existing = _entry(scan, (*table, key))
@@ -53,10 +55,12 @@ def with_value(scan: Scan, table: _Path, key: str, value: str) -> str:
     for entry in scan.entries:
         if entry.value is None:
             above = entry.path
-        if not entry.inline and entry.path[: len(table)] == table:
+        if entry.inline or above != table[: len(above)]:  # in a table below, or beside
+            continue
+        if entry.path[: len(table)] == table:
             last = entry, above
     if last is None:
-        return text
+        return text if table else _with_first_key(text, f"{key} = {value}")
     entry, above = last
     prefix = "".join(f"{part}." for part in table[len(above) :])
     start = _line_start(text, entry.start)
@@ -65,6 +69,21 @@ def with_value(scan: Scan, table: _Path, key: str, value: str) -> str:
     newline = _newline(text)
     head = text[:end] if text[:end].endswith("\n") else text[:end] + newline
     return f"{head}{indent}{prefix}{key} = {value}{newline}{text[end:]}"
+
+
+def without_key(scan: Scan, path: _Path) -> str:
+    """Delete a key that has whole lines for itself.
+
+    Raises:
+        HoldsComment: a comment stands on its last line.
+    """
+    text, entry = scan.text, _entry(scan, path)
+    if entry is None or entry.value is None or entry.inline:
+        return text
+    start, end = _line_start(text, entry.start), _line_end(text, entry.end)
+    if any(entry.start <= comment < end for comment in scan.comments):
+        raise HoldsComment(text.count("\n", 0, entry.end) + 1)
+    return _joined(text[:start], text[end:])
 
 
 def without_table(scan: Scan, table: _Path, *, with_comments: bool) -> str:
@@ -87,6 +106,12 @@ def without_table(scan: Scan, table: _Path, *, with_comments: bool) -> str:
     for start, end in reversed(spans):
         text = _joined(text[:start], text[end:])
     return text
+
+
+def _with_first_key(text: str, assignment: str) -> str:
+    newline = _newline(text)
+    gap = newline if text.strip() and text[0] not in "\r\n" else ""
+    return f"{assignment}{newline}{gap}{text}"
 
 
 def _with_inline_value(scan: Scan, table: Entry, assignment: str) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tests.clients.running import ServingGateway
@@ -68,6 +70,8 @@ class Codex:
         gateway: what `connect codex` is asked about.
         provider: further lines for the provider's table, below those that are printed.
         via: the base URL of a relay to the gateway, instead of the printed one.
+        options: those of `connect codex`.
+        environ: further variables of the CLI.
     """
 
     def __init__(
@@ -77,8 +81,12 @@ class Codex:
         *,
         provider: str = "",
         via: str | None = None,
+        options: Sequence[str] = ("--transport", "http"),
+        environ: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._folder = folder
+        self._options = options
+        self._environ = environ
         for name in ("home", "codex", "work"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         self.connect(gateway, provider=provider, via=via)
@@ -87,13 +95,18 @@ class Codex:
         self, gateway: ServingGateway, *, provider: str = "", via: str | None = None
     ) -> None:
         """Make its configuration of what `codexlb connect codex` prints."""
-        printed = gateway.cli.spawn("connect", "codex")
+        printed = gateway.cli.spawn("connect", "codex", *self._options)
         assert (printed.returncode, printed.stderr) == (0, b"")
         text = printed.stdout.decode()
-        assert f'base_url = "{gateway.base_url}"' in text
+        assert gateway.base_url.removesuffix("/v1") in text
         if via is not None:
             text = text.replace(gateway.base_url, via)
-        (self._folder / "codex" / "config.toml").write_text(text + provider)
+        self.config_file.write_text(text + provider)
+
+    @property
+    def config_file(self) -> Path:
+        """Where its configuration lies."""
+        return self._folder / "codex" / "config.toml"
 
     def exec(self, prompt: str, *, model: str = "mock") -> Turn:
         """Begin a session."""
@@ -120,6 +133,7 @@ class Codex:
                 "HOME": str(self._folder / "home"),
                 "CODEX_HOME": str(self._folder / "codex"),
                 "CODEX_CLIENT_KEY": CLIENT_KEY,
+                **self._environ,
             },
             cwd=self._folder / "work",
             timeout=_TURN_SECONDS,
