@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from codexlb_cli.commands.adding import in_terminal
 from codexlb_cli.commands.context import CommandContext, JsonFlag
 from codexlb_cli.commands.live import running_gateway
 from codexlb_cli.config.paths import find_places
 from codexlb_cli.console import escape
 from codexlb_cli.core import client_settings
 from codexlb_cli.core.client_settings import Address, Auth, ClientSettings, Provider, Transport
-from codexlb_cli.errors import ExitStatus, UsageError
+from codexlb_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from codexlb_cli.config.client_files import ClientFile, Step
@@ -70,7 +69,6 @@ def connect(
     undo: Annotated[
         bool, typer.Option("--undo", help="Take back what --write has written.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Write without asking.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Print the configuration that points a client at this gateway; --write writes it."""
@@ -99,7 +97,7 @@ def connect(
         _undo(context, request)
         return
     if write:
-        _write(context, request, yes=yes)
+        _write(context, request)
     elif as_json:
         context.console.json(_document(request, gateway_running=runs))
     else:
@@ -184,7 +182,7 @@ def _repeated(provider: Provider | None, transport: Transport | None, auth: Auth
     return "".join(f" --{name} {value}" for name, value in given if value is not None)
 
 
-def _write(context: CommandContext, request: _Request, *, yes: bool) -> None:
+def _write(context: CommandContext, request: _Request) -> None:
     from codexlb_cli.config.client_files import carry_out, plan_write
 
     file, *_ = _files(context, request.client)
@@ -195,17 +193,8 @@ def _write(context: CommandContext, request: _Request, *, yes: bool) -> None:
         _answer(context, request, file, step, None)
         context.console.note(f"{file.path} says so already; nothing is to be done")
         return
-    if not yes and (request.as_json or not in_terminal()):
-        again = f"codexlb connect {request.client}{request.options} --write --yes"
-        raise UsageError("nobody can be asked here, so nothing was written", hint=again)
-    if not yes:
-        context.console.answer(_diff(request, file, step))
-        if not typer.confirm(f"Write this to {escape(str(file.path))}?", err=True):
-            context.console.note("nothing was written")
-            raise typer.Exit(ExitStatus.ANSWER_IS_NO)
     backup = carry_out(file, step)
-    if yes:
-        _answer(context, request, file, step, backup)
+    _answer(context, request, file, step, backup)
     kept = f"; what it held before is in {backup}" if backup else ""
     context.console.note(f"wrote {file.path}{kept}")
     context.console.hint(file.undo)

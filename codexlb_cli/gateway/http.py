@@ -26,7 +26,6 @@ from codexlb_cli.core.requests import (
 from codexlb_cli.errors import InvalidHeader
 from codexlb_cli.gateway.bodies import BodyError, ClientGone, decode_body, read_body
 from codexlb_cli.gateway.chat_sinks import ChatSink, ChatStreamSink
-from codexlb_cli.gateway.exchanges import Client, unless_left
 from codexlb_cli.gateway.request_log import RequestLine, RequestLog
 from codexlb_cli.gateway.running import RunningTurns
 from codexlb_cli.gateway.services import Services, TurnRequest
@@ -38,8 +37,6 @@ from codexlb_cli.gateway.sinks import (
     client_left,
     send_json,
 )
-from codexlb_cli.gateway.stored import BackgroundExchange
-from codexlb_cli.gateway.transfers import Transfers
 from codexlb_cli.gateway.turns import TurnRunner
 from codexlb_cli.gateway.usage import turn_record
 
@@ -48,6 +45,18 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 UNREAD = frozenset({"request_too_large", "request_timeout", "upstream_unavailable"})
 """Refusals after which the rest of the body is not read, so the connection ends."""
+
+
+ServeBackground = Callable[[TurnRequest, RequestLine, Scope, Receive, Send], Awaitable[None]]
+"""Serves a request for a background response, and writes its line."""
+
+
+async def no_background(
+    _request: TurnRequest, line: RequestLine, _scope: Scope, _receive: Receive, send: Send
+) -> None:
+    """Refuse it: a gateway without a way to accounts over HTTP, as simulations have it."""
+    error = ClientError("not_supported", "background responses are not served here")
+    await send_json(send, error.status, [("x-request-id", line.request_id)], error.envelope())
 
 
 class RefusedRequest(Exception):
@@ -70,15 +79,20 @@ class Responses:
         services: the running gateway.
         request_log: takes a line per request.
         keepalive_seconds: after how much silence a stream gets a keep-alive.
+        background: serves background responses, which go to their account over HTTP.
     """
 
     def __init__(
-        self, services: Services, request_log: RequestLog, keepalive_seconds: float
+        self,
+        services: Services,
+        request_log: RequestLog,
+        keepalive_seconds: float,
+        background: ServeBackground = no_background,
     ) -> None:
         self._keepalive_seconds = keepalive_seconds
+        self._background = background
         self._services = services
         self._log = request_log
-        self._transfers = Transfers()
         self._turns = RunningTurns()
         self._reading: set[asyncio.Task[Any]] = set()
 
@@ -121,7 +135,7 @@ class Responses:
         runner = TurnRunner(self._services, request, sink)
         outcome = "client left"
         try:
-            if await self._turns.run(runner, _disconnected(receive)):
+            if await self._turns.run(runner, disconnected(receive)):
                 outcome = ""
         except Exception as exc:
             if not client_left(exc):
@@ -133,24 +147,6 @@ class Responses:
             self._log.write(line.served(runner, sink.status, outcome))
             now = self._services.now()
             self._services.record(turn_record(request, runner, sink.status, line.started_at, now))
-
-    async def _background(
-        self, request: TurnRequest, line: RequestLine, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        query = scope["query_string"].decode("latin-1")
-        client = Client(request.headers, query, send, request.request_id)
-        exchange = BackgroundExchange(request, self._services, self._transfers, client)
-        outcome = "client left"
-        try:
-            if await unless_left(exchange.run(), _disconnected(receive)):
-                outcome = exchange.outcome
-        except Exception as exc:
-            outcome = outcome if client_left(exc) else "internal_error"
-            raise
-        finally:
-            line.account = exchange.account or line.account
-            line.affinity = exchange.placement.ownership.key.strength.value
-            self._log.write(line.answered(exchange.status, outcome))
 
     async def _read_unless_stopped(
         self, scope: Scope, headers: list[Header], receive: Receive
@@ -206,6 +202,7 @@ class Responses:
         return asked
 
 
-async def _disconnected(receive: Receive) -> None:
+async def disconnected(receive: Receive) -> None:
+    """Return once the client has left; its body must have been read."""
     while (await receive())["type"] != "http.disconnect":
         pass

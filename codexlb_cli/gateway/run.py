@@ -19,6 +19,7 @@ from codexlb_cli.config.load import Settings
 from codexlb_cli.errors import ExitStatus
 from codexlb_cli.gateway.accounts import Accounts
 from codexlb_cli.gateway.app import GatewayApp, log_bug
+from codexlb_cli.gateway.background import Background
 from codexlb_cli.gateway.dial import dial
 from codexlb_cli.gateway.guard import Guard
 from codexlb_cli.gateway.http import Responses
@@ -29,6 +30,7 @@ from codexlb_cli.gateway.logins import Logins, Refresh, keep_fresh
 from codexlb_cli.gateway.request_log import RequestLog
 from codexlb_cli.gateway.server import Listener, listen
 from codexlb_cli.gateway.services import Services
+from codexlb_cli.gateway.transfers import Transfers
 from codexlb_cli.gateway.usage import UsageLog
 from codexlb_cli.gateway.usage_poll import UsagePoll
 from codexlb_cli.gateway.websocket import WebSockets
@@ -129,7 +131,10 @@ class Gateway:
             instance=self._presence.instance,
         )
         request_log = RequestLog(inputs.write_line)
-        self.responses = Responses(self.services, request_log, inputs.keepalive_seconds)
+        background = Background(self.services, Transfers(), request_log)
+        self.responses = Responses(
+            self.services, request_log, inputs.keepalive_seconds, background.serve
+        )
         self.websockets = WebSockets(self.services, request_log, inputs.keepalive_seconds, log_bug)
         guard = Guard(host, self.port)
         app = GatewayApp(self.services, self.responses, guard, request_log, self.websockets)

@@ -87,7 +87,7 @@ def test_what_is_written_into_a_file_of_the_persons_own(tmp_path: Path, transpor
             codex = Codex(tmp_path / "c", gateway)
             codex.config_file.write_text(mine)
             home = str(codex.config_file.parent)
-            write = ("connect", "codex", "--transport", transport, "--write", "--yes")
+            write = ("connect", "codex", "--transport", transport, "--write")
             assert gateway.cli.spawn(*write, CODEX_HOME=home).returncode == 0
             turn = codex.exec("hello")
             # Codex trusts folders in this file by itself, so it need not be the one written.

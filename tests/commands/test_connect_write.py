@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from tests.support.cli import Cli, Ran
-from tests.support.terminal import terminal
 
 NOTE = "no gateway runs here yet; the address is the configured one\n\nhint: codexlb serve\n"
 MINE = """\
@@ -63,7 +61,7 @@ def codex(cli: Cli, *args: str, home: str = "") -> Ran:
 
 def test_the_diff_is_the_answer(cli: Cli) -> None:
     file = codex_file(cli)
-    ran = codex(cli, "--write", "--yes")
+    ran = codex(cli, "--write")
     backup = f"{file}.codexlb-backup"
     assert (ran.code, ran.out) == (0, DIFF.replace("FILE", str(file)))
     assert ran.err == (
@@ -77,7 +75,7 @@ def test_the_diff_is_the_answer(cli: Cli) -> None:
     ]
     assert tomllib.loads(written)["model_providers"]["codexlb"]["supports_websockets"] is True
 
-    again = codex(cli, "--write", "--yes")
+    again = codex(cli, "--write")
     assert (again.code, again.out) == (0, "")
     assert again.err == f"{file} says so already; nothing is to be done\n{NOTE}"
 
@@ -92,35 +90,9 @@ def test_the_diff_is_the_answer(cli: Cli) -> None:
     assert nothing.err == f"nothing was written into {file}, so nothing is to be undone\n"
 
 
-def test_nothing_is_written_where_nobody_can_be_asked(cli: Cli) -> None:
-    file = codex_file(cli)
-    ran = codex(cli, "--write", "--auth", "api-key", "--transport", "http")
-    command = "codexlb connect codex --transport http --auth api-key --write --yes"
-    assert ran == (
-        2,
-        "",
-        f"error: nobody can be asked here, so nothing was written\n\nhint: {command}\n",
-    )
-    assert file.read_text() == MINE
-    assert list(file.parent.iterdir()) == [file]
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal to play with")
-@pytest.mark.parametrize(("answer", "code"), [("n", 1), ("", 1), ("y", 0)])
-def test_a_person_sees_the_diff_and_is_asked(cli: Cli, answer: str, code: int) -> None:
-    file = codex_file(cli)
-    with terminal(cli, "connect", "codex", "--write") as person:
-        person.answer(f"Write this to {file}? [y/N]: ", answer)
-        assert person.end() == code
-    assert person.seen.count(DIFF.replace("FILE", str(file))) == 1
-    assert (file.read_text() == MINE) is (code == 1)
-    assert ("nothing was written" in person.seen) is (code == 1)
-
-
 def test_json_says_what_was_done(cli: Cli) -> None:
     file = codex_file(cli)
-    assert codex(cli, "--write", "--json").code == 2
-    written = json.loads(codex(cli, "--write", "--yes", "--json").out)
+    written = json.loads(codex(cli, "--write", "--json").out)
     assert set(written) == {
         *("schema", "client", "base_url", "configuration"),
         *("file", "changed", "backup", "diff"),
@@ -129,7 +101,7 @@ def test_json_says_what_was_done(cli: Cli) -> None:
     assert (written["file"], written["changed"]) == (str(file), True)
     assert written["backup"] == f"{file}.codexlb-backup"
     assert written["diff"] + "\n" == DIFF.replace("FILE", str(file))
-    again = json.loads(codex(cli, "--write", "--yes", "--json").out)
+    again = json.loads(codex(cli, "--write", "--json").out)
     assert (again["changed"], again["backup"], again["diff"]) == (False, None, "")
     undone = json.loads(codex(cli, "--undo", "--json").out)
     assert (undone["changed"], undone["backup"]) == (True, None)
@@ -138,7 +110,7 @@ def test_json_says_what_was_done(cli: Cli) -> None:
 
 def test_a_file_is_made_and_goes_again(cli: Cli) -> None:
     file = codex_file(cli, None)
-    ran = codex(cli, "--write", "--yes")
+    ran = codex(cli, "--write")
     assert ran.out.startswith(f"--- /dev/null\n+++ {file}\n@@ -0,0 +1,7 @@\n")
     assert ran.err.startswith(f"wrote {file}\n\n")
     undone = codex(cli, "--undo")
@@ -148,7 +120,7 @@ def test_a_file_is_made_and_goes_again(cli: Cli) -> None:
 
 def test_undo_works_from_every_configuration(cli: Cli) -> None:
     file = codex_file(cli)
-    assert cli.run("--demo", "connect", "codex", "--write", "--yes").code == 0
+    assert cli.run("--demo", "connect", "codex", "--write").code == 0
     assert (
         cli.run("--config", str(cli.home / "o.toml"), "-q", "connect", "codex", "--undo").code == 0
     )
@@ -157,14 +129,14 @@ def test_undo_works_from_every_configuration(cli: Cli) -> None:
 
 def test_codex_home_is_heeded(cli: Cli) -> None:
     home = cli.home / "elsewhere"
-    assert codex(cli, "--write", "--yes", home=str(home)).code == 0
+    assert codex(cli, "--write", home=str(home)).code == 0
     assert (home / "config.toml").exists()
     assert not (cli.home / ".codex").exists()
 
 
 def test_a_file_that_cannot_be_edited_is_left_with_the_lines_to_paste(cli: Cli) -> None:
     file = codex_file(cli, "model_providers = 'sk-LEAK'\n")
-    ran = codex(cli, "--write", "--yes")
+    ran = codex(cli, "--write")
     assert (ran.code, ran.out) == (3, "")
     assert f"\n\nhint: edit it yourself:\n\n{codex(cli).out}" in ran.err
     assert "LEAK" not in ran.err
@@ -173,7 +145,7 @@ def test_a_file_that_cannot_be_edited_is_left_with_the_lines_to_paste(cli: Cli) 
 
 def test_no_secret_is_shown(cli: Cli) -> None:
     codex_file(cli, '[model_providers]\ncodexlb = { experimental_bearer_token = "LEAK" }\n')
-    ran = codex(cli, "--write", "--yes")
+    ran = codex(cli, "--write")
     assert ran.code == 0
     assert "LEAK" not in ran.out + ran.err
     assert '-codexlb = { experimental_bearer_token = "***" }\n' in ran.out
@@ -183,19 +155,19 @@ def test_no_secret_is_shown(cli: Cli) -> None:
 def test_a_profile_that_wins_is_told(cli: Cli, profile: str) -> None:
     file = codex_file(cli, f'profile = "{profile}"\n\n[profiles.x]\nmodel_provider = "other"\n')
     told = f"warning: the profile `x` in {file} chooses another `model_provider`, which wins\n"
-    assert (told in codex(cli, "--write", "--yes").err) is (profile == "x")
+    assert (told in codex(cli, "--write").err) is (profile == "x")
 
 
 def test_control_characters_of_a_file_do_not_reach_the_terminal(cli: Cli) -> None:
     codex_file(cli, 'model_provider = "x" # \x7f\u202e\n'.replace("\x7f", "\u009b31m"))
-    assert "# \\x9b31m\\u202e" in codex(cli, "--write", "--yes").out
+    assert "# \\x9b31m\\u202e" in codex(cli, "--write").out
 
 
 def test_comments_of_opencode_stay(cli: Cli) -> None:
     text = '{\n  // mine\n  "model": "openai/gpt-5.5", // the best\n}\n'
     file = opencode_file(cli, "opencode.jsonc", text)
     opencode_file(cli, "opencode.json", "{}\n")
-    ran = cli.run("connect", "opencode", "--write", "--yes")
+    ran = cli.run("connect", "opencode", "--write")
     assert ran.code == 0
     assert file.read_text() == (
         '{\n  // mine\n  "model": "openai/gpt-5.5", // the best\n'
@@ -210,7 +182,7 @@ def test_comments_of_opencode_stay(cli: Cli) -> None:
 @pytest.mark.parametrize("named", ["mine.json", None])
 def test_the_file_of_opencode_is_the_one_that_wins(cli: Cli, named: str | None) -> None:
     variable = str(cli.home / named) if named else ""
-    ran = cli.run("connect", "opencode", "--write", "--yes", OPENCODE_CONFIG=variable)
+    ran = cli.run("connect", "opencode", "--write", OPENCODE_CONFIG=variable)
     file = cli.home / (named or "config/opencode/opencode.json")
     assert ran.code == 0
     assert json.loads(file.read_text())["$schema"] == "https://opencode.ai/config.json"
@@ -220,7 +192,7 @@ def test_the_file_of_opencode_is_the_one_that_wins(cli: Cli, named: str | None) 
 
 def test_undo_finds_the_file_of_opencode_that_was_written(cli: Cli) -> None:
     file = opencode_file(cli, "opencode.json", "{}\n")
-    assert cli.run("connect", "opencode", "--write", "--yes").code == 0
+    assert cli.run("connect", "opencode", "--write").code == 0
     other = opencode_file(cli, "opencode.jsonc", "{}\n")
     assert cli.run("connect", "opencode", "--undo").code == 0
     assert (file.read_text(), other.read_text()) == ("{}\n", "{}\n")

@@ -19,7 +19,7 @@ def test_values_are_kept_as_the_client_wrote_them(tmp_path: Path) -> None:
         '"tiny":1e-7 ,"large":1E+400',
         '"big":123456789012345678901234567890',
         '"negative":-0',
-        r'"text":"\u00e9\ud83d\ude00 \/ é 😀"',
+        r'"said":"\u00e9\ud83d\ude00 \/ é 😀"',
         r'"lone":"\ud800"',
         '"input":[ {"role" : "user",\n"content":"hello"} ]',
         '"unknown":{"b":[1,2.50,null,true],"a":{}}',
@@ -34,7 +34,7 @@ def test_values_are_kept_as_the_client_wrote_them(tmp_path: Path) -> None:
         assert frame == (
             '{"type":"response.create","zeta":1.0,"model":"mock","temperature":1.10,"tiny":1e-7,'
             '"large":1E+400,"big":123456789012345678901234567890,"negative":-0,'
-            r'"text":"\u00e9\ud83d\ude00 \/ é 😀",'
+            r'"said":"\u00e9\ud83d\ude00 \/ é 😀",'
             r'"lone":"\ud800",'
             '"input":[ {"role" : "user",\n"content":"hello"} ],'
             '"unknown":{"b":[1,2.50,null,true],"a":{}},"empty":"","alpha":null}'

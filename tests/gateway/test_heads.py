@@ -244,7 +244,7 @@ def test_every_answer_says_who_served_it(tmp_path: Path) -> None:
             assert answer.header("x-codexlb-account") in ("work", "home")
             assert answer.header("x-codexlb-attempts") == "1"
             seen.add(answer.header("x-request-id"))
-        for refused in (await stage.post(b"{"), await stage.get("/v1/nothing")):
+        for refused in (await stage.post(b"{"), await stage.get("/nothing")):
             seen.add(refused.header("x-request-id"))
             assert refused.header("x-codexlb-account") is None
         assert len(seen) == 4
