@@ -113,6 +113,7 @@ class WebSockets:
 
     async def stop_turns(self) -> None:
         """End every turn with an error frame, and every socket, because the drain is over."""
+        self._shared.drain_over = True
         await self._shared.turns.stop()
         if self._sessions:
             await asyncio.wait(list(self._sessions), timeout=1.0)
@@ -122,7 +123,12 @@ class WebSockets:
 
 @dataclass(slots=True)
 class _Shared:
-    """What all sockets share."""
+    """What all sockets share.
+
+    Attributes:
+        stopping: whether no more turns are taken; those that wait are still run.
+        drain_over: whether not even those are.
+    """
 
     services: Services
     log: RequestLog
@@ -130,6 +136,7 @@ class _Shared:
     bug: Callable[[Exception], None]
     turns: RunningTurns = field(default_factory=RunningTurns)
     stopping: bool = False
+    drain_over: bool = False
 
 
 class _Session:
@@ -277,6 +284,9 @@ class _Stream:
 
     async def _turn(self, frame: ClientFrame) -> None:
         session, services = self._session, self._session.shared.services
+        if session.shared.drain_over:  # it waited for a turn that has just been ended
+            await session.fail(stopped(responding=False), self._name)
+            return
         line = RequestLine(request_id=str(uuid.uuid4()))
         services.refresh()
         try:
