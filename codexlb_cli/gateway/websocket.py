@@ -29,6 +29,7 @@ from codexlb_cli.core.client_frames import (
     too_many_streams,
     turn_of,
     with_stream,
+    without_stream,
 )
 from codexlb_cli.core.events import is_codex
 from codexlb_cli.core.frames import InvalidBodyError
@@ -217,7 +218,7 @@ class _Session:
         for stream in self._streams.values():
             forward = stream.way_to(frame.about)
             if forward is not None:
-                if not await forward(frame.text):
+                if not await forward(without_stream(frame)):
                     await self.fail(over_http(), frame.stream_id)
                 return
         await self.fail(no_such_response(frame), frame.stream_id)
