@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from codexlb_cli.mock_upstream.rules import TurnRule
-from tests.support.client import request_head
-from tests.support.gateway import RESPONSES, Stage, run
-from tests.support.sockets import to
+from tests.support.gateway import Stage, run
+from tests.support.sockets import masked, to, upgraded
 
 
 def test_turns_that_wait_when_the_drain_is_over_are_told_and_not_sent(tmp_path: Path) -> None:
@@ -39,37 +34,6 @@ def test_turns_that_wait_when_the_drain_is_over_are_told_and_not_sent(tmp_path: 
 
 
 # Clients that do not end TCP
-
-
-@asynccontextmanager
-async def upgraded(
-    stage: Stage,
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A client that speaks bytes."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", stage.port)
-    writer.write(
-        request_head(
-            "GET",
-            RESPONSES,
-            [
-                ("Host", f"127.0.0.1:{stage.port}"),
-                ("Connection", "Upgrade"),
-                ("Upgrade", "websocket"),
-                ("Sec-WebSocket-Version", "13"),
-                ("Sec-WebSocket-Key", base64.b64encode(os.urandom(16)).decode()),
-            ],
-        )
-    )
-    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
-    yield reader, writer
-    writer.transport.abort()
-
-
-def masked(opcode: int, payload: bytes) -> bytes:
-    """A client's frame of less than 64 KiB, masked with nothing."""
-    size = len(payload)
-    length = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
-    return bytes([0x80 | opcode]) + length + bytes(4) + payload
 
 
 CLOSE_1000 = masked(8, b"\x03\xe8")
