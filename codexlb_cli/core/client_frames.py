@@ -151,7 +151,16 @@ def with_stream(text: str, stream_id: str | None) -> str:
     """Return an upstream's event as an event of a client's lane."""
     if stream_id is None:
         return text
-    return f'{{"stream_id":{json.dumps(stream_id)},{text.lstrip()[1:].lstrip()}'
+    members = text.lstrip()[1:].lstrip()
+    comma = "" if members.startswith("}") else ","
+    return f'{{"stream_id":{json.dumps(stream_id)}{comma}{members}'
+
+
+def without_stream(frame: ClientFrame) -> str:
+    """Return a client's event as it goes upstream, where no lane has a name."""
+    if "stream_id" not in frame.body.members:
+        return frame.text
+    return joined({n: m for n, m in frame.body.members.items() if n != "stream_id"})
 
 
 def error_frame(error: ClientError, headers: Iterable[Header], stream_id: str | None) -> str:

@@ -29,12 +29,32 @@ UNSUPPORTED_DATA = 1003
 
 
 class _Connection(Connection):
-    """A connection that ends TCP once the closing handshake is over (RFC 6455 section 7.1.1)."""
+    """A connection that ends TCP once the closing handshake is over (RFC 6455 section 7.1.1).
+
+    A client that broke the protocol may never end it, and one that has left may not read what is
+    still to be written to it: neither keeps a turn, nor a connection, for longer than a moment.
+    """
+
+    _ending: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.protocol.close_rcvd is not None and not self.transport.is_closing():
             self.loop.call_soon(self.transport.close)
+        self._end_soon()
+
+    def eof_received(self) -> None:
+        super().eof_received()
+        self._end_soon()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._ending is not None:
+            self._ending.cancel()
+        super().connection_lost(exc)
+
+    def _end_soon(self) -> None:
+        if self._ending is None and self.protocol.state is not State.OPEN:
+            self._ending = self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from codexlb_cli.core.affinity import UNKEYED, Key
+from codexlb_cli.core.failures import is_final
 from codexlb_cli.core.frames import (
     STEER_EVENTS,
     TRAILING_EVENT,
@@ -55,12 +57,12 @@ class Holder:
 
     Attributes:
         client: what stands for the client's WebSocket; its lanes share it.
-        unasked: takes an event that came between turns.
+        unasked: takes an event that came between turns: its type, its JSON, and its text.
         seat: the upstream socket; None until it has one.
     """
 
     client: object
-    unasked: Callable[[str], Awaitable[None]]
+    unasked: Callable[[str, dict[str, Any], str], Awaitable[None]]
     seat: Seat | None = None
 
 
@@ -75,6 +77,7 @@ class Seat:
         free: set while no turn runs on it.
         waiting: how many anchored turns wait for it.
         holder: whose socket it is, and nobody else's; None if any turn of its lane may use it.
+        asked: whether a client's event went out since the last turn, which may be answered.
     """
 
     socket: Socket
@@ -84,14 +87,20 @@ class Seat:
     waiting: int = 0
     watch: asyncio.Task[None] | None = None
     holder: Holder | None = None
+    asked: bool = False
 
     async def forward(self, frame: str) -> bool:
-        """Send a client's event between turns; False if the socket takes none, or is gone."""
+        """Send a client's event; False if the socket is gone."""
+        self.asked = True
         try:
             await self.socket.send(frame)
         except SocketGone:
             return False
         return True
+
+    def answers(self, kind: str, event: dict[str, Any]) -> bool:
+        """Whether an event between turns answers one of the client's."""
+        return kind.startswith(STEER_EVENTS) or (kind == "error" and self.asked and is_final(event))
 
 
 class Lanes:
@@ -272,6 +281,7 @@ class Lanes:
 
     async def _occupy(self, seat: Seat) -> None:
         seat.free.clear()
+        seat.asked = False
         self._free.get(seat.lane.account, {}).pop(seat, None)
         if seat.watch is not None:
             seat.watch.cancel()
@@ -310,11 +320,12 @@ class Lanes:
             async with asyncio.timeout(rest):
                 while True:
                     text = await seat.socket.receive()
-                    kind, _ = parse_event(text)
-                    if seat.holder is not None and kind.startswith(STEER_EVENTS):
-                        await seat.holder.unasked(text)
-                    if is_response_event(kind) and kind != TRAILING_EVENT:
-                        break  # an event that belongs to no turn: nothing here can be trusted
+                    kind, event = parse_event(text)
+                    holder = seat.holder
+                    if holder is not None and seat.answers(kind, event):
+                        await holder.unasked(kind, event, text)
+                    elif kind == "error" or (is_response_event(kind) and kind != TRAILING_EVENT):
+                        break  # it belongs to no turn: nothing here can be trusted
         except (TimeoutError, SocketGone, ValueError):
             pass
         self._forget(seat)

@@ -53,6 +53,7 @@ class Relay:
     Attributes:
         last: the terminal event; None until it came.
         response_id: of the response; None if the upstream named none.
+        seat: the socket that responds.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Relay:
         self._request = request
         self._sink = sink
         self._head = head
-        self._seat = seat
+        self.seat = seat
         self._committed: Written | None = None
         self._on_socket: str | None = None
         self._steered = False
@@ -79,7 +80,7 @@ class Relay:
         Raises:
             SocketGone: the socket closed before the terminal event.
         """
-        sink, socket = self._sink, self._seat.socket
+        sink, socket = self._sink, self.seat.socket
         received = first
         self._responded(received.event)
         await sink.begin([*self._head.headers(socket), *headers])
@@ -119,7 +120,7 @@ class Relay:
 
     def _responded(self, event: dict[str, Any]) -> None:
         """Note who works on the turn, and where its response will lie."""
-        keys, account = self._services.keys, self._seat.socket.account
+        keys, account = self._services.keys, self.seat.socket.account
         told = [*self._request.evidence.stored, *self._asked_for()]
         response = event.get("response")
         response_id = response.get("id") if isinstance(response, dict) else None
@@ -129,7 +130,7 @@ class Relay:
                 told.append(Key("previous_response", response_id))
             else:
                 self._on_socket = response_id
-                self._services.lanes.made(self._seat, response_id)
+                self._services.lanes.made(self.seat, response_id)
         self._committed = keys.responded(told, account)
 
     def _asked_for(self) -> list[Key]:
@@ -140,7 +141,7 @@ class Relay:
         return [Key("previous_response", previous)]
 
     async def _finish(self, last: Received) -> None:
-        services, account = self._services, self._seat.socket.account
+        services, account = self._services, self.seat.socket.account
         if last.kind in ("response.completed", "response.incomplete"):
             pool = services.accounts.pool(self._request.model)
             services.keys.completed(self._request.evidence.stored, account, pool)
@@ -149,10 +150,10 @@ class Relay:
             await services.store.committed(self._committed)
         self._learn(last)
         if last.kind == "error":
-            services.lanes.retire(self._seat)
+            services.lanes.retire(self.seat)
         else:
-            services.lanes.made(self._seat, self._on_socket)
-            services.lanes.release(self._seat)
+            services.lanes.made(self.seat, self._on_socket)
+            services.lanes.release(self.seat)
         await self._sink.finish(last.kind, last.text)
 
     def _learn(self, last: Received) -> None:
@@ -160,7 +161,7 @@ class Relay:
         frame = last.event.get("response") if last.kind == "response.failed" else last.event
         if last.kind not in ("error", "response.failed") or not isinstance(frame, dict):
             return
-        failure, account = refusal(frame, self._services.now()), self._seat.socket.account
+        failure, account = refusal(frame, self._services.now()), self.seat.socket.account
         if failure.row.fault in (Fault.LIMIT, Fault.CREDENTIAL):
             self._services.accounts.blame(account, failure.evidence)
             self._services.accounts.troubled(account, failure.evidence.reason)
@@ -168,4 +169,4 @@ class Relay:
     def _note_reasoning(self, event: dict[str, Any]) -> None:
         digest = frames.reasoning_digest(event.get("item"))
         if digest is not None:
-            self._services.keys.reasoned(digest, self._seat.socket.account)
+            self._services.keys.reasoned(digest, self.seat.socket.account)

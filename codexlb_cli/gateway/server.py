@@ -34,6 +34,8 @@ from codexlb_cli.gateway.request_log import RequestLine
 LONGEST_HEAD_BYTES = 256 * 1024
 HEAD_SECONDS = 30.0
 KEEP_ALIVE_SECONDS = 75
+_UNREAD_BYTES = 64 * 1024
+"""More than this behind an upgrade that has to wait is left in the kernel."""
 
 _UPGRADE_HEADERS = frozenset({b"upgrade", b"http2-settings"})
 
@@ -49,6 +51,7 @@ class GatewayProtocol(HttpToolsProtocol):
     _received = b""
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
+    _pipelined: bytes | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock for the first head."""
@@ -69,6 +72,11 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; a head over the limit is refused."""
+        if self._pipelined is not None:
+            self._pipelined += data
+            if len(self._pipelined) > _UNREAD_BYTES:
+                self.flow.pause_reading()
+            return
         self._received = data
         self._head_bytes += len(data)
         if self._head_timer is not None and self._head_bytes > LONGEST_HEAD_BYTES:
@@ -127,9 +135,41 @@ class GatewayProtocol(HttpToolsProtocol):
         return True
 
     def handle_websocket_upgrade(self) -> None:
-        """Answer an upgrade in one write; called while the parser stops at the end of its head."""
+        """Answer an upgrade, after the requests before it (RFC 9112 section 9.3.2).
+
+        Called while the parser stops at the end of its head.
+        """
         stopped_at = sys.exception()
         assert isinstance(stopped_at, httptools.HttpParserUpgrade)
+        self._pipelined = self._received[stopped_at.args[0] :]
+        self._upgrade_in_turn()
+
+    def on_response_complete(self) -> None:
+        """An answer is complete: the next request may be answered."""
+        super().on_response_complete()
+        self._upgrade_in_turn()
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+        super().resume_writing()
+        self._upgrade_in_turn()
+
+    def _upgrade_in_turn(self) -> None:
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if self._pipelined is None or answering or self.flow.write_paused:
+            return
+        rest, self._pipelined = self._pipelined, None
+        if not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            self.flow.resume_reading()
+            self._upgrade(rest)
+
+    def _upgrade(self, rest: bytes) -> None:
+        """Answer an upgrade in one write.
+
+        Args:
+            rest: what came after its head.
+        """
         headers = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in self.headers]
         method = self.parser.get_method().decode("ascii")
         error = self._gateway.guard.refuse(headers) or upgrade_error(method, self._path, headers)
@@ -143,7 +183,6 @@ class GatewayProtocol(HttpToolsProtocol):
             self._refuse(ClientError("invalid_request", text))
             return
         self.connections.discard(self)
-        rest = self._received[stopped_at.args[0] :]
         websockets.serve(ClientSocket(self.transport, answer, rest), headers)
 
     @property

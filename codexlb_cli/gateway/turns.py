@@ -108,20 +108,15 @@ class TurnRunner:
         """The turn's affinity."""
         return Strength.HARD if self._anchored_seat else self.ownership.key.strength
 
-    async def forward(self, frame: str) -> bool:
-        """Send a client's event about the response to the socket that serves it.
-
-        Returns:
-            False if that takes none, or is gone.
-        """
-        if self._seat is None or self._seat.socket.serves_one_turn:
-            return False
-        return await self._seat.forward(frame)
-
     @property
     def response_id(self) -> str | None:
         """The response that is under way; None before it begins."""
         return self.relay.response_id if self.relay is not None else None
+
+    @property
+    def serving(self) -> Seat | None:
+        """The socket that responds, or responded last; None before the response begins."""
+        return self.relay.seat if self.relay is not None else None
 
     @property
     def outcome(self) -> str:

@@ -11,8 +11,9 @@ import asyncio
 import contextlib
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from codexlb_cli.core.affinity import Key, on_socket, read_evidence
 from codexlb_cli.core.client_errors import ClientError, queue_full
@@ -23,12 +24,14 @@ from codexlb_cli.core.client_frames import (
     ClientFrame,
     Told,
     error_frame,
+    last_frame,
     no_such_response,
     over_http,
     read_frame,
     too_many_streams,
     turn_of,
     with_stream,
+    without_stream,
 )
 from codexlb_cli.core.events import is_codex
 from codexlb_cli.core.frames import InvalidBodyError
@@ -49,7 +52,7 @@ from codexlb_cli.gateway.client_socket import (
     UpgradeOptions,
 )
 from codexlb_cli.gateway.frame_sink import FrameSink
-from codexlb_cli.gateway.lanes import Holder
+from codexlb_cli.gateway.lanes import Holder, Seat
 from codexlb_cli.gateway.request_log import RequestLine, RequestLog
 from codexlb_cli.gateway.running import RunningTurns
 from codexlb_cli.gateway.services import Services, TurnRequest
@@ -118,6 +121,7 @@ class WebSockets:
 
     async def stop_turns(self) -> None:
         """End every turn with an error frame, and every socket, because the drain is over."""
+        self._shared.drain_over = True
         await self._shared.turns.stop()
         if self._sessions:
             await asyncio.wait(list(self._sessions), timeout=1.0)
@@ -127,7 +131,12 @@ class WebSockets:
 
 @dataclass(slots=True)
 class _Shared:
-    """What all sockets share."""
+    """What all sockets share.
+
+    Attributes:
+        stopping: whether no more turns are taken; those that wait are still run.
+        drain_over: whether not even those are.
+    """
 
     services: Services
     log: RequestLog
@@ -135,6 +144,7 @@ class _Shared:
     bug: Callable[[Exception], None]
     turns: RunningTurns = field(default_factory=RunningTurns)
     stopping: bool = False
+    drain_over: bool = False
 
 
 class _Session:
@@ -212,13 +222,18 @@ class _Session:
 
     async def _event(self, frame: ClientFrame) -> None:
         """Hand an event to the upstream socket of the response that it is about."""
-        for stream in self._streams.values():
-            forward = stream.way_to(frame.about)
-            if forward is not None:
-                if not await forward(frame.text):
-                    await self.fail(over_http(), frame.stream_id)
-                return
-        await self.fail(no_such_response(frame), frame.stream_id)
+        seat = self._seat_of(frame.about)
+        if seat is not None and seat.socket.serves_one_turn:
+            await self.fail(over_http(), frame.stream_id)
+        elif seat is None or not await seat.forward(without_stream(frame)):
+            await self.fail(no_such_response(frame), frame.stream_id)
+
+    def _seat_of(self, response_id: str | None) -> Seat | None:
+        """Return the upstream socket on which a response runs, or ran last; None if it is gone."""
+        if response_id is None:
+            return None
+        found = (stream.seat_of(response_id) for stream in self._streams.values())
+        return next((seat for seat in found if seat is not None), None)
 
 
 class _Stream:
@@ -230,7 +245,7 @@ class _Stream:
         self._name = name
         self._holder = Holder(session, self._unasked)
         self._runner: TurnRunner | None = None
-        self._latest: str | None = None
+        self._latest: tuple[str | None, Seat | None] = (None, None)
         self._worker: asyncio.Task[None] | None = None
 
     @property
@@ -244,14 +259,15 @@ class _Stream:
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
 
-    def way_to(self, response_id: str | None) -> Callable[[str], Awaitable[bool]] | None:
-        """Return what sends an event to the response with this id; None if it is not here."""
-        if response_id is None:
-            return None
+    def seat_of(self, response_id: str) -> Seat | None:
+        """Return the upstream socket of a response that runs here, or ran last; None if none."""
         if self._runner is not None:
-            return self._runner.forward if self._runner.response_id == response_id else None
-        seat = self._holder.seat
-        return None if seat is None or self._latest != response_id else seat.forward
+            return self._runner.serving if self._runner.response_id == response_id else None
+        latest, seat = self._latest
+        if latest != response_id or seat is None:
+            return None
+        ours = seat.holder is not None and seat.holder.client is self._session
+        return seat if ours or seat.socket.serves_one_turn else None
 
     async def end(self) -> None:
         """End what runs, because the client has left."""
@@ -260,9 +276,11 @@ class _Stream:
             await asyncio.wait((self._worker,))  # its turn ends with the connection
         await self._session.shared.services.lanes.let_go(self._holder)
 
-    async def _unasked(self, text: str) -> None:
+    async def _unasked(self, kind: str, event: dict[str, Any], text: str) -> None:
+        is_error = kind == "error"
+        told = last_frame(event, [], self._name) if is_error else with_stream(text, self._name)
         with contextlib.suppress(ClientGone):
-            await self._session.socket.send(with_stream(text, self._name))
+            await self._session.socket.send(told)
 
     async def _work(self) -> None:
         session = self._session
@@ -282,6 +300,9 @@ class _Stream:
 
     async def _turn(self, frame: ClientFrame) -> None:
         session, services = self._session, self._session.shared.services
+        if session.shared.drain_over:  # it waited for a turn that has just been ended
+            await session.fail(stopped(responding=False), self._name)
+            return
         line = RequestLine(request_id=str(uuid.uuid4()))
         services.refresh()
         try:
@@ -309,7 +330,7 @@ class _Stream:
             await session.socket.send(error_frame(error, [], self._name))
             raise
         finally:
-            self._runner, self._latest = None, runner.response_id
+            self._runner, self._latest = None, (runner.response_id, runner.serving)
             sink.close()
             shared.log.write(line.served(runner, sink.status, outcome))
             now = services.now()

@@ -20,6 +20,7 @@ from codexlb_cli.core.client_frames import (
     status_of,
     turn_of,
     with_stream,
+    without_stream,
 )
 from codexlb_cli.core.failures import refusal
 from codexlb_cli.core.frames import (
@@ -136,7 +137,7 @@ def test_a_state_that_no_header_holds() -> None:
 
 
 @given(
-    st.dictionaries(st.text(max_size=6), json_values, min_size=1, max_size=4),
+    st.dictionaries(st.text(max_size=6), json_values, max_size=4),
     names,
     st.sampled_from(["", " ", "\n"]),
 )
@@ -145,6 +146,18 @@ def test_an_event_of_a_lane_is_the_same_event(event: dict[str, Any], name: str, 
     text = space + json.dumps(event)
     assert with_stream(text, None) == text
     assert json.loads(with_stream(text, name)) == {"stream_id": name, **event}
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [
+        ('{ "type":"response.x","n":1.50}', '{ "type":"response.x","n":1.50}'),
+        ('{"stream_id":"a", "type":"response.x","n":1.50}', '{"type":"response.x","n":1.50}'),
+        ('{"type":"response.x","stream_id":null}', '{"type":"response.x"}'),
+    ],
+)
+def test_an_event_of_a_clients_lane_goes_upstream_without_it(text: str, sent: str) -> None:
+    assert without_stream(read_frame(text)) == sent
 
 
 @pytest.mark.parametrize("code", STATUSES)

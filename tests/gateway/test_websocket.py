@@ -231,11 +231,16 @@ def test_many_turns_wait_and_more_are_refused(tmp_path: Path) -> None:
 # Losing the upstream
 
 
+STRAY_ERROR = (
+    '{"type":"error","status":400,"error":{"type":"invalid_request_error",'
+    '"code":"websocket_connection_limit_reached","message":"60 minutes"}}'
+)
 LOST = {
     "close 1000": TurnRule(times=1, close=1000, when="idle"),
     "close 1011": TurnRule(times=1, close=1011, when="idle"),
     "cut": TurnRule(times=1, close=1006, when="idle"),
     "a stray event": TurnRule(times=1, when="idle", send=('{"type":"response.created"}',)),
+    "a stray error": TurnRule(times=1, when="idle", send=(STRAY_ERROR,)),
 }
 
 
@@ -481,6 +486,38 @@ def test_an_interrupt_ends_the_response(tmp_path: Path) -> None:
         assert stage.dialled == ["work"]
 
     run_virtually(test, tmp_path, TurnRule(delta_delay=2))
+
+
+def test_an_interrupt_that_comes_too_late_is_answered_by_the_upstream(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        async with to(stage) as ws:
+            first = await ws.turn(store=False, stream_id="a")
+            await ws.say("response.interrupt", stream_id="a", response_id=id_of(first))
+            late = await ws.event()
+            assert (late["type"], late["status"], late["stream_id"]) == ("error", 400, "a")
+            assert late["error"]["code"] == "response_not_found"
+            assert stage.frames[-1] == {"type": "response.interrupt", "response_id": id_of(first)}
+            more = await ws.turn(store=False, stream_id="a", previous_response_id=id_of(first))
+            assert types(more)[-1] == "response.completed"
+        assert stage.dialled == ["work"]
+
+    run(test, tmp_path)
+
+
+def test_an_event_follows_a_response_to_the_socket_of_another_lane(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        async with to(stage) as ws:
+            await ws.turn(store=False, stream_id="b")
+            first = await ws.turn(store=False)
+            chain = {"store": False, "previous_response_id": id_of(first)}
+            fork = await ws.turn(stream_id="b", **chain)
+            await ws.say("response.steer", previous_response_id=id_of(fork), input="more")
+            failed = await ws.event()
+            assert failed["type"] == "response.steer.failed"
+            # The upstream knows this response: it went to the right socket.
+            assert failed["error"]["code"] == "response_already_completed"
+
+    run(test, tmp_path)
 
 
 def test_steering_goes_on_with_a_successor(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.support.client import TERMINAL, Header
+from tests.support.client import TERMINAL, Header, request_head
 from tests.support.gateway import RESPONSES, Stage
 
 
@@ -92,3 +94,36 @@ def id_of(events: Sequence[Any]) -> str:
     """The id of the response that these events are about."""
     found: str = events[-1]["response"]["id"]
     return found
+
+
+# A client that speaks bytes
+
+
+def upgrade_request(port: int) -> bytes:
+    lines = [
+        ("Host", f"127.0.0.1:{port}"),
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", base64.b64encode(os.urandom(16)).decode()),
+    ]
+    return request_head("GET", RESPONSES, lines)
+
+
+def masked(opcode: int, payload: bytes) -> bytes:
+    """A client's frame of less than 64 KiB, masked with nothing."""
+    size = len(payload)
+    length = bytes([0x80 | size]) if size < 126 else b"\xfe" + size.to_bytes(2, "big")
+    return bytes([0x80 | opcode]) + length + bytes(4) + payload
+
+
+@asynccontextmanager
+async def upgraded(
+    stage: Stage,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Open a socket, and hand out its bytes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", stage.port)
+    writer.write(upgrade_request(stage.port))
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+    yield reader, writer
+    writer.transport.abort()

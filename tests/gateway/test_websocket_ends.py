@@ -1,0 +1,82 @@
+"""How WebSocket clients' sockets end: the gateway stops, or the client leaves or breaks a rule."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from codexlb_cli.mock_upstream.rules import TurnRule
+from tests.support.gateway import Stage, run
+from tests.support.sockets import masked, to, upgraded
+
+
+def test_turns_that_wait_when_the_drain_is_over_are_told_and_not_sent(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        async with stage.serving():
+            socket = to(stage)
+            ws = await socket.__aenter__()
+            for _ in range(3):
+                await ws.create()
+            await ws.until("response.output_text.delta")
+        seen = [(await ws.until("error"))[-1] for _ in range(3)]
+        assert [error["error"]["code"] for error in seen] == [
+            "upstream_closed", "upstream_unavailable", "upstream_unavailable",
+        ]  # fmt: skip
+        assert await ws.closed() == 1012
+        assert len(stage.sent) == 1
+        await socket.__aexit__(None, None, None)
+
+    more = "[timeouts]\ndrain = 0.2\n"
+    run(test, tmp_path, TurnRule(delta_delay=30), serve=False, more=more)
+
+
+# Clients that do not end TCP
+
+
+CLOSE_1000 = masked(8, b"\x03\xe8")
+
+
+@pytest.mark.parametrize("last", [masked(3, b""), CLOSE_1000], ids=["broken", "closed"])
+def test_a_client_that_keeps_its_connection_is_let_go(tmp_path: Path, last: bytes) -> None:
+    async def test(stage: Stage) -> None:
+        async with upgraded(stage) as (reader, writer):
+            writer.write(last)
+            await reader.read()  # to the end of what we send
+            with pytest.raises(ConnectionError):
+                await write_on(writer)
+
+    run(test, tmp_path)
+
+
+async def write_on(writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(b"\0")
+        await writer.drain()
+        await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("how", ["close", "eof"])
+def test_a_client_that_leaves_without_reading_ends_its_turn(tmp_path: Path, how: str) -> None:
+    """What was written to it lies in the buffers of the connection, which nobody empties."""
+
+    async def test(stage: Stage) -> None:
+        async with upgraded(stage) as (_, writer):
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            create = {"type": "response.create", "model": "mock", "input": "hello"}
+            writer.write(masked(1, json.dumps(create).encode()))
+            while stage.gateway.websockets.running == 0:
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(0.5)
+            if how == "close":
+                writer.write(CLOSE_1000)
+            else:
+                writer.write_eof()
+            while stage.gateway.websockets.running:
+                await asyncio.sleep(0.1)
+            assert [line.split()[-2:] for line in stage.lines] == [["client", "left"]]
+            assert len(stage.gateway.services.lanes) == 0
+
+    run(test, tmp_path, TurnRule(text="y" * 30_000_000))
