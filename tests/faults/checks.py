@@ -218,8 +218,6 @@ def _pairing(cell: Cell, played: Played) -> Iterator[str]:
     if len(played.again_creates) != 1:
         yield f"the turn after it took {len(played.again_creates)} creates"
         return
-    if {turn.transport for turn in turns} == {"http"}:
-        return
     for earlier, later in pairwise(turns):
         kept = earlier.account == later.account and earlier.model == later.model
         if kept and earlier.socket != later.socket and not _is_lost(cell, earlier, played):
