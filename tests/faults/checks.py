@@ -218,6 +218,9 @@ def _pairing(cell: Cell, played: Played) -> Iterator[str]:
     if len(played.again_creates) != 1:
         yield f"the turn after it took {len(played.again_creates)} creates"
         return
+    own = {turn.socket for turn in turns}
+    if any(turn.socket in own for turn in played.foreign_creates):
+        yield "another client's turn ran on its socket"
     for earlier, later in pairwise(turns):
         kept = earlier.account == later.account and earlier.model == later.model
         if kept and earlier.socket != later.socket and not _is_lost(cell, earlier, played):

@@ -64,7 +64,8 @@ async def conversation(
         yield Conversation(stage, affinity, client)
         return
     talk = SocketConversation(stage, affinity)
-    async with to(stage, talk.headers) as talk.client:
+    # Without a name, like the HTTP clients here: upstream sockets could be used by both.
+    async with to(stage, talk.headers, user_agent_header=None) as talk.client:
         yield talk
 
 

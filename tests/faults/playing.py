@@ -70,6 +70,8 @@ class Played:
         before: what was sent before the turn.
         again: the answer to one more turn on a client's socket; None over HTTP.
         again_creates: what was sent for it.
+        foreign_creates: what was sent just before it, for a turn that an HTTP client had of the
+            same conversation.
         overlaps: how often a turn was sent on a busy socket.
         warnings: what the person was warned of.
     """
@@ -84,6 +86,7 @@ class Played:
     before: list[Turn]
     again: Answer | None
     again_creates: list[Turn]
+    foreign_creates: list[Turn]
     overlaps: int
     warnings: list[str] = field(default_factory=list)
 
@@ -175,6 +178,8 @@ class _Play:
         await self._wait_as_told(answer)
         before_next = len(mock.turns)
         following = await self._next()
+        before_foreign = len(mock.turns)
+        await self._foreign()
         before_again = len(mock.turns)
         again = await self._again(following)
         return Played(
@@ -184,10 +189,11 @@ class _Play:
             waits=[turn.at - began for turn in sent],
             accounts=accounts,
             next=following,
-            next_creates=mock.turns[before_next:before_again],
+            next_creates=mock.turns[before_next:before_foreign],
             before=mock.turns[:creates],
             again=again,
             again_creates=mock.turns[before_again:],
+            foreign_creates=mock.turns[before_foreign:before_again],
             overlaps=mock.overlaps,
             warnings=stage.warnings,
         )
@@ -243,6 +249,12 @@ class _Play:
             # What clients do when the chain is lost, and may do at any time: send all again.
             del self._talk.members["previous_response_id"]
         return await self._talk.turn()
+
+    async def _foreign(self) -> None:
+        """Have a turn of an HTTP client's that names the conversation of a client's socket."""
+        if self._cell.client == "socket" and self._cell.affinity in {"session", "cache"}:
+            answer = await self._stage.turn(headers=self._talk.headers, **self._talk.members)
+            assert answer.status == 200
 
     async def _again(self, following: Answer) -> Answer | None:
         """Have one more turn on a client's socket, which goes on with a chain where there is one.
