@@ -20,8 +20,9 @@ Accounts = Literal["1", "2", "3", "limited", "disabled"]
 """How many there are, all usable; or three of which the owner is limited or disabled."""
 Reach = Literal["once", "always"]
 """Whether the fault happens once, or wherever the turn goes."""
-Client = Literal["stream", "codex", "whole"]
-"""Whether it wants a stream, is Codex (which wants one as well), or wants the whole at once."""
+Client = Literal["stream", "codex", "whole", "socket"]
+"""Whether it wants a stream, is Codex (which wants one as well), or wants the whole at once; or has
+a WebSocket, for all turns of its conversation."""
 
 AFFINITIES: tuple[Affinity, ...] = get_args(Affinity)
 LATE: tuple[Phase, ...] = ("created", "streaming")
@@ -56,21 +57,23 @@ class Cell:
 
     @property
     def stream(self) -> bool:
-        """Whether the client wants a stream."""
-        return self.client != "whole"
+        """Whether the answer is a stream of HTTP's, which has its status before it has an end."""
+        return self.client in {"stream", "codex"}
 
     @property
     def strength(self) -> Strength:
         """How strongly the turn is bound to its owner."""
         if self.affinity in PINNED:
             return "pinned"
-        others: dict[Affinity, Strength] = {"cache": "soft", "none": "none"}
-        return others.get(self.affinity, "hard")
+        if self.affinity == "cache":
+            return "soft"
+        # A client's socket is a session if its turns name nothing else.
+        return "none" if self.affinity == "none" and self.client != "socket" else "hard"
 
     @property
     def hard(self) -> bool:
         """Whether the turn is bound to its owner."""
-        return self.affinity not in {"cache", "none"}
+        return self.strength in {"hard", "pinned"}
 
     @property
     def portable(self) -> bool:
@@ -81,6 +84,11 @@ class Cell:
     def chainless(self) -> bool:
         """Whether the turn continues a response that lives on a socket where there is none."""
         return self.affinity == "anchored" and self.transport == "http"
+
+    @property
+    def resends(self) -> bool:
+        """Whether the client sends its full input when it is told that its chain is lost."""
+        return self.affinity == "anchored" and self.client == "socket"
 
     @property
     def falls_back(self) -> bool:
@@ -162,10 +170,16 @@ def _is_another(cell: Cell) -> bool:
 
 
 def sample() -> list[Cell]:
-    """Return a cell of each fault, phase and reach; every circumstance comes often."""
+    """Return a cell of each fault, phase and reach; every circumstance comes often.
+
+    Chains of WebSocket clients have a cell of each meaning and phase to themselves.
+    """
     groups: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells():
-        group = (cell.fault.name, cell.phase, cell.reach, cell.transport)
+        group: tuple[str, ...] = (cell.fault.name, cell.phase, cell.reach, cell.transport)
+        if cell.resends:  # what WebSocket clients have of their own
+            kind = "silence" if cell.fault.lasts else cell.fault.meaning
+            group = (kind, cell.phase, cell.transport, "out" if cell.owner_out else "in")
         groups.setdefault(group, []).append(cell)
     # Another one in each group: the step has no divisor in common with the number of affinities,
     # of accounts and of clients.

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
+from codexlb_cli.mock_upstream.recording import Turn
 from tests.faults.cells import Cell
 from tests.faults.expected import CUT_SHORT, NAMELESS, SERVED, Expected, expected
 from tests.faults.playing import Played
@@ -22,6 +23,8 @@ TYPES = frozenset(
     }
 )  # fmt: skip
 """What the `type` of an error may be."""
+BESIDE_A_RESPONSE = frozenset({"response.metadata", "codex.rate_limits", "error"})
+"""What a WebSocket client gets that is no event of a response, so that it has no number."""
 ROUNDING_SECONDS = 1.5
 """`accounts list` rounds up to a second, and an account may be blamed before the last wait."""
 
@@ -35,6 +38,7 @@ def faults_of(cell: Cell, played: Played) -> list[str]:
         *_outcome(cell, played, should),
         *_accounts(cell, played, should),
         *_next(cell, played),
+        *_pairing(cell, played),
     ]
 
 
@@ -67,10 +71,13 @@ def _told(cell: Cell, played: Played) -> Iterator[str]:
     """What the client may and must be told, however it ends."""
     answer, creates = played.answer, played.creates
     attempts = answer.header("x-codexlb-attempts")
-    if (attempts is not None or creates) and attempts != str(len(creates)):
-        yield f"x-codexlb-attempts is {attempts} after {len(creates)} creates"
     serving = answer.header("x-codexlb-account")
-    if creates and serving != creates[-1].account:
+    if cell.client == "socket" and len(creates) == 1 and ending(answer) == SERVED:
+        if (attempts, serving) != (None, None):  # events tell of a replay alone
+            yield f"the client was told of {attempts} attempt by {serving}"
+    elif (attempts is not None or creates) and attempts != str(len(creates)):
+        yield f"x-codexlb-attempts is {attempts} after {len(creates)} creates"
+    elif creates and serving != creates[-1].account:
         yield f"x-codexlb-account is {serving}, not {creates[-1].account}"
     own = answer.status in {401, 403, 429} or answer.status >= 500
     anothers = cell.phase in {"dial", "sent"} and (
@@ -94,18 +101,19 @@ def _wire(cell: Cell, answer: Answer) -> Iterator[str]:
         if answer.error["type"] not in TYPES:
             yield f"its error has no type: {answer.error}"
     elif (answer.header("content-type") or "").startswith("text/event-stream"):
-        yield from _stream([event.data for event in answer.events])
+        yield from _stream(cell, [event.data for event in answer.events])
         yield from _last(cell, answer.events[-1].data)
     elif answer.json["status"] != "completed":
         yield f"the response is {answer.json['status']}"
 
 
-def _stream(events: list[dict[str, Any]]) -> Iterator[str]:
+def _stream(cell: Cell, events: list[dict[str, Any]]) -> Iterator[str]:
     kinds = [event["type"] for event in events]
     if [kind for kind in kinds if kind in TERMINAL] != kinds[-1:]:
         yield f"terminal events: {kinds}"
     # Codex takes its keep-alives as events, which have no number.
-    numbers = [event["sequence_number"] for event in events if event["type"] != "keepalive"]
+    others = BESIDE_A_RESPONSE if cell.client == "socket" else {"keepalive"}
+    numbers = [event["sequence_number"] for event in events if event["type"] not in others]
     if any(later <= earlier for earlier, later in pairwise(numbers)):
         yield f"sequence numbers: {numbers}"
     ids = {event["response"]["id"] for event in events if "response" in event}
@@ -115,7 +123,10 @@ def _stream(events: list[dict[str, Any]]) -> Iterator[str]:
 
 def _last(cell: Cell, event: dict[str, Any]) -> Iterator[str]:
     """What the last event must look like: Codex reads no `error`, all others raise on it alone."""
-    if event["type"] == "error":
+    if event["type"] == "error" and cell.client == "socket":
+        if event["error"]["type"] not in TYPES:
+            yield f"its last event is {event}"
+    elif event["type"] == "error":
         members = ("code", "message", "param")
         flat, nested = ([e.get(name) for name in members] for e in (event, event["error"]))
         if cell.client == "codex" or flat != nested or event["error"]["type"] not in TYPES:
@@ -135,6 +146,8 @@ def ending(answer: Answer) -> tuple[int, object]:
     last = answer.events[-1].data
     if last["type"] == "response.failed":
         return 200, last["response"]["error"]["code"]
+    if last["type"] == "error" and "status" in last:  # an error frame
+        return last["status"], last["error"]["code"]
     return 200, (last["code"] or NAMELESS) if last["type"] == "error" else None
 
 
@@ -185,6 +198,44 @@ def _next(cell: Cell, played: Played) -> Iterator[str]:
         if cell.affinity == "cache" and played.answer.status == 200 and served != played.sent[-1:]:
             yield f"the next turn went to {served}, away from {played.sent[-1]}"
         return
-    keeps = cell.affinity not in {"none", "anchored"} and not cell.owner_out
+    if cell.resends and cell.owner_out and "work" in served:
+        yield "the next turn went to the account that is out"
+    # In full, a chain's turn is bound to nothing but the client's socket.
+    bound = cell.strength != "none" and (cell.affinity != "anchored" or cell.resends)
+    keeps = bound and not cell.owner_out
     if keeps and not cell.fault.of_account and served and served[0] != "work":
         yield f"the next turn left its account for {served[0]}"
+
+
+def _pairing(cell: Cell, played: Played) -> Iterator[str]:
+    """Whether a client's socket keeps the upstream's socket that is its own."""
+    if played.again is None:
+        return
+    yield from (f"the turn after it: {fault}" for fault in _wire(cell, played.again))
+    if ending(played.again) != SERVED:
+        yield f"the turn after it ended with {ending(played.again)}"
+    turns = [*played.before[-1:], *played.creates, *played.next_creates, *played.again_creates]
+    if len(played.again_creates) != 1:
+        yield f"the turn after it took {len(played.again_creates)} creates"
+        return
+    own = {turn.socket for turn in turns}
+    if any(turn.socket in own for turn in played.foreign_creates):
+        yield "another client's turn ran on its socket"
+    for earlier, later in pairwise(turns):
+        kept = earlier.account == later.account and earlier.model == later.model
+        if kept and earlier.socket != later.socket and not _is_lost(cell, earlier, played):
+            yield f"turn {later.number} left the socket of turn {earlier.number}"
+
+
+def _is_lost(cell: Cell, turn: Turn, played: Played) -> bool:
+    """Whether the upstream's socket has ended with this turn."""
+    if turn.transport == "http":
+        return True  # a connection of its own
+    if turn in played.before and cell.phase == "idle":
+        return cell.fault.close is not None
+    if turn not in played.creates:
+        return False
+    if turn == played.creates[-1] and ending(played.answer) == SERVED:
+        return False
+    spared = cell.phase == "sent" and cell.fault.meaning in {"request", "not_found"}
+    return not spared

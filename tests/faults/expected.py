@@ -16,7 +16,8 @@ LIMITED = (429, "rate_limit_exceeded")
 EXHAUSTED = (429, "usage_limit_reached")
 SERVED = (200, None)
 CUT_SHORT = (502, "upstream_closed")
-"""After the first event; a stream has begun with 200 and ends with an event of that code."""
+"""After the first event; a stream of HTTP's has begun with 200 and ends with an event of that code,
+a WebSocket client gets an error frame of both."""
 
 NAMELESS = "error"
 """Stands for the code of an error event that has none."""
@@ -54,8 +55,9 @@ class Expected:
 
 def expected(cell: Cell) -> Expected:
     """Return what the rules say of a cell."""
-    if cell.chainless:
-        return Expected([], [NOT_FOUND], accounts=_before(cell))
+    if cell.chainless or (cell.resends and cell.owner_out):
+        # In full the turn is served: over a new socket, by another account where the owner is out.
+        return Expected([], [NOT_FOUND], accounts=_before(cell), retry_after=None)
     if cell.owner_out and not cell.portable:
         if cell.accounts == "limited":
             return Expected([], [EXHAUSTED], accounts=_before(cell), retry_after=None)
@@ -81,7 +83,7 @@ def _before(cell: Cell) -> dict[str, Blamed]:
 def _idle(cell: Cell) -> Expected:
     if cell.affinity == "anchored" and cell.fault.close is not None:
         return Expected([], [NOT_FOUND])
-    if cell.affinity == "none":  # whoever was chosen least recently
+    if cell.strength == "none":  # whoever was chosen least recently
         return Expected(["work" if len(cell.names) == 1 else "home"], [SERVED])
     return Expected(["work"], [SERVED])
 
@@ -97,7 +99,7 @@ def _started(cell: Cell) -> Expected:
         ending: Ending = (200, fault.code if final else RETRIED)
     elif cell.stream:
         ending = (200, fault.code or NAMELESS)
-    elif cell.transport == "http":  # the event has no status
+    elif cell.transport == "http":  # the event has no status, and an error frame has to
         ending = (502, fault.code)
     else:
         status = 502 if fault.status == 401 else fault.status  # a client's login is not at fault
@@ -134,7 +136,7 @@ def _closed(cell: Cell, row: Close) -> Expected:
         return Expected([first], [ending], accounts=_cooled(row, first), retry_after=told)
     if cell.affinity == "anchored":
         lost = [NOT_FOUND]
-        if cell.fault.lasts:  # the chain may be alive, so it is not lost for good
+        if cell.fault.lasts and not cell.resends:  # the chain may be alive
             lost = [(504, "upstream_silent")]
         return Expected([first], lost, accounts=_cooled(row, first))
     elsewhere = not cell.hard and row.soft == "other" and bool(cell.others)
@@ -211,6 +213,8 @@ def _post_forbidden(cell: Cell) -> Expected:
 
 def _account_refused(cell: Cell) -> Expected:
     fault, first = cell.fault, cell.first
+    if cell.resends and cell.others:  # one of them serves the turn once it comes in full
+        return Expected([first], [NOT_FOUND], accounts=_states(fault, first), retry_after=None)
     if _waits(cell) and cell.affinity != "anchored":
         assert fault.named is not None
         if cell.reach == "once":

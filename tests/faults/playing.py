@@ -14,8 +14,9 @@ from codexlb_cli.mock_upstream.recording import Turn
 from codexlb_cli.mock_upstream.rules import HandshakeRule, TurnRule
 from codexlb_cli.mock_upstream.script import Script
 from tests.faults.cells import LATE, Cell
+from tests.faults.framing import conversation
 from tests.faults.table import Phase
-from tests.faults.talking import GIVES_STATE, Conversation
+from tests.faults.talking import GIVES_STATE, Conversation, response_id
 from tests.support.client import Answer
 from tests.support.gateway import Stage
 from tests.support.virtual import play_virtually
@@ -24,6 +25,8 @@ LIMIT_SECONDS = 3600
 """How long the owner is out where it is limited beforehand."""
 ONE_AT_A_TIME = "[lanes]\nmax_turns = 1"
 """In every cell, so that a turn whose place is not given back when it is over blocks the next."""
+QUIET_SECONDS = 0.2
+"""How long nothing may come on a client's socket while no turn runs."""
 NEEDS_A_PERSON = frozenset({"owner_unavailable", "no_accounts", "usage_limit_reached"})
 PLACES: dict[Phase, str] = {"sent": "before_created"}
 Rule = HandshakeRule | TurnRule
@@ -64,6 +67,11 @@ class Played:
         accounts: what was known of the accounts after it.
         next: the answer to the conversation's next turn, when the fault is over.
         next_creates: what was sent for it.
+        before: what was sent before the turn.
+        again: the answer to one more turn on a client's socket; None over HTTP.
+        again_creates: what was sent for it.
+        foreign_creates: what was sent just before it, for a turn that an HTTP client had of the
+            same conversation.
         overlaps: how often a turn was sent on a busy socket.
         warnings: what the person was warned of.
     """
@@ -75,6 +83,10 @@ class Played:
     accounts: dict[str, AccountSeen]
     next: Answer
     next_creates: list[Turn]
+    before: list[Turn]
+    again: Answer | None
+    again_creates: list[Turn]
+    foreign_creates: list[Turn]
     overlaps: int
     warnings: list[str] = field(default_factory=list)
 
@@ -96,7 +108,8 @@ async def play_cell(cell: Cell, folder: Path, port: int) -> Played:
     seen: list[Played] = []
 
     async def test(stage: Stage) -> None:
-        seen.append(await _Play(cell, stage, rules, port).play())
+        async with conversation(stage, cell.affinity, cell.client) as talk:
+            seen.append(await _Play(cell, stage, talk, rules, port).play())
 
     options: dict[str, Any] = {"names": cell.names, "accounts": _tables(cell)}
     script = Script(rules)
@@ -130,17 +143,19 @@ def fault_rules(cell: Cell, now: float) -> tuple[Rule, ...]:
 
 
 class _Play:
-    def __init__(self, cell: Cell, stage: Stage, rules: Rules, port: int) -> None:
+    def __init__(
+        self, cell: Cell, stage: Stage, talk: Conversation, rules: Rules, port: int
+    ) -> None:
         self._cell = cell
         self._stage = stage
         self._rules = rules
         self._port = port
         self._loop = asyncio.get_running_loop()
-        self._talk = Conversation(stage, cell.affinity, cell.client)
+        self._talk = talk
 
     async def play(self) -> Played:
         cell, stage, mock = self._cell, self._stage, self._stage.mock
-        if cell.affinity != "none" or cell.owner_out:
+        if cell.strength != "none" or cell.owner_out:
             await self._talk.settle()
         await self._take_owner_out()
         self._begin()
@@ -149,7 +164,7 @@ class _Play:
             first = await self._talk.turn()
             assert first.status == 200
             if cell.affinity == "anchored":
-                self._talk.members["previous_response_id"] = _response_id(first)
+                self._talk.members["previous_response_id"] = response_id(first)
             await asyncio.sleep(1)
         creates = len(mock.turns)
         began = self._loop.time()
@@ -158,17 +173,27 @@ class _Play:
         await asyncio.sleep(0.01)  # what was queued for the disk is on it
         accounts = await self._accounts()
         sent = mock.turns[creates:]
+        await self._talk.quiet(QUIET_SECONDS)
         self._end()
         await self._wait_as_told(answer)
         before_next = len(mock.turns)
+        following = await self._next()
+        before_foreign = len(mock.turns)
+        await self._foreign()
+        before_again = len(mock.turns)
+        again = await self._again(following)
         return Played(
             answer=answer,
             seconds=seconds,
             creates=sent,
             waits=[turn.at - began for turn in sent],
             accounts=accounts,
-            next=await self._next(answer),
-            next_creates=mock.turns[before_next:],
+            next=following,
+            next_creates=mock.turns[before_next:before_foreign],
+            before=mock.turns[:creates],
+            again=again,
+            again_creates=mock.turns[before_again:],
+            foreign_creates=mock.turns[before_foreign:before_again],
             overlaps=mock.overlaps,
             warnings=stage.warnings,
         )
@@ -187,7 +212,7 @@ class _Play:
     def _begin(self) -> None:
         self._rules.fault = fault_rules(self._cell, self._stage.clock())
         if self._cell.phase == "dial":
-            self._talk.headers.append(("originator", "another"))  # takes a new socket
+            self._talk.needs_new_socket()
         if self._cell.fault.closed_port:
             owner = self._cell.first
             closed = f"http://127.0.0.1:{self._port}/v1"
@@ -219,11 +244,32 @@ class _Play:
                 self._command("reset", name)
                 self._command("enable", name)
 
-    async def _next(self, answer: Answer) -> Answer:
+    async def _next(self) -> Answer:
         if self._cell.affinity == "anchored":
             # What clients do when the chain is lost, and may do at any time: send all again.
             del self._talk.members["previous_response_id"]
         return await self._talk.turn()
+
+    async def _foreign(self) -> None:
+        """Have a turn of an HTTP client's that names the conversation of a client's socket."""
+        if self._cell.client == "socket" and self._cell.affinity in {"session", "cache"}:
+            answer = await self._stage.turn(headers=self._talk.headers, **self._talk.members)
+            assert answer.status == 200
+
+    async def _again(self, following: Answer) -> Answer | None:
+        """Have one more turn on a client's socket, which goes on with a chain where there is one.
+
+        Nothing comes unasked, before it or after it: no second end, and no close.
+        """
+        cell = self._cell
+        if cell.client != "socket":
+            return None
+        await self._talk.quiet(QUIET_SECONDS)
+        if cell.resends and not cell.chainless and following.status == 200:
+            self._talk.members["previous_response_id"] = response_id(following)
+        again = await self._talk.turn()
+        await self._talk.quiet(QUIET_SECONDS)
+        return again
 
     # Both
 
@@ -261,9 +307,3 @@ class _Play:
 def _code(answer: Answer) -> object:
     """The code of an error that came as a plain status."""
     return answer.error["code"] if answer.status != 200 else None
-
-
-def _response_id(answer: Answer) -> str:
-    stream = (answer.header("content-type") or "").startswith("text/event-stream")
-    response = answer.events[-1].data["response"] if stream else answer.json
-    return str(response["id"])

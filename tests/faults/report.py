@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import get_args
 
-from tests.faults.cells import Strength
+from tests.faults.cells import Cell, Strength
 from tests.faults.running import Result
 from tests.faults.table import Phase
 
@@ -15,11 +15,17 @@ Column = tuple[str, str]
 
 
 def table(results: Sequence[Result]) -> str:
-    """Return a table for each transport; a `*` marks known defects, a `!` what failed."""
-    over_http = [result for result in results if result.cell.transport == "http"]
-    others = [result for result in results if result.cell.transport != "http"]
-    named = (("over WebSocket", others), ("over HTTP", over_http))
-    return "\n\n".join(_table(title, own) for title, own in named if own)
+    """Return a table for each transport and side; a `*` marks known defects, a `!` what failed."""
+    groups: dict[str, list[Result]] = {}
+    for result in sorted(results, key=lambda result: result.cell.client == "socket"):
+        groups.setdefault(_title(result.cell), []).append(result)
+    return "\n\n".join(_table(title, own) for title, own in groups.items())
+
+
+def _title(cell: Cell) -> str:
+    """How the upstream is spoken to, and by whom the gateway is."""
+    upstream = "over HTTP" if cell.transport == "http" else "over WebSocket"
+    return f"{upstream}, for WebSocket clients" if cell.client == "socket" else upstream
 
 
 def _table(title: str, results: Sequence[Result]) -> str:

@@ -51,17 +51,17 @@ class Conversation:
         """
         self._stage.mock.keep_file("work", FILE)
         first = await self._whole(model="state" if self._affinity == "turn state" else "mock")
-        self.stored = str(first.json["id"])
+        self.stored = response_id(first)
         match self._affinity:
             case "turn state":
                 assert first.header(STATE[0]) == STATE[1]
-                self.headers.append(STATE)
+                self._echo(STATE)
             case "stored":
                 self.members["previous_response_id"] = self.stored
             case "anchored":
                 self.members.update(previous_response_id=self.stored, store=False)
                 second = await self._whole()
-                self.members["previous_response_id"] = second.json["id"]
+                self.members["previous_response_id"] = response_id(second)
             case _:
                 pass
 
@@ -69,12 +69,29 @@ class Conversation:
         """Have a turn, and read its whole answer."""
         return await self._stage.turn(headers=self.headers, **{**self.members, **members})
 
+    async def quiet(self, seconds: float) -> None:
+        """Require that the client gets nothing for so long; over HTTP it cannot."""
+
+    def needs_new_socket(self) -> None:
+        """Have the turns from now on need another upstream socket than those before."""
+        self.headers.append(("originator", "another"))
+
     def streaming(self, **members: object) -> AbstractAsyncContextManager[Exchange]:
         """Have a turn, and read its answer as it comes."""
         every = {**self.members, **members}
         return self._stage.streaming(headers=self.headers, **every)
 
+    def _echo(self, state: Header) -> None:
+        self.headers.append(state)
+
     async def _whole(self, **members: object) -> Answer:
         answer = await self.turn(**{**members, "stream": False})
         assert (answer.status, answer.header("x-codexlb-account")) == (200, "work")
         return answer
+
+
+def response_id(answer: Answer) -> str:
+    """Return the id of the response that an answer holds."""
+    stream = (answer.header("content-type") or "").startswith("text/event-stream")
+    response = answer.events[-1].data["response"] if stream else answer.json
+    return str(response["id"])
