@@ -24,8 +24,10 @@ class Scenario:
         rules: how the upstream behaves.
         sees: what the client must see of the upstream itself, by dotted path; so that a scenario
             that does not come about is noticed.
+        hidden: the gateway hides what the upstream does: the client is to see what it would see of
+            an upstream that behaves by these rules instead.
         differs: what it sees through the gateway instead, by dotted path; all else is the same.
-        why: the reason for `differs`, in the words of the table.
+        why: the reason for `hidden` or `differs`, in the words of the table.
         accounts: the gateway's accounts.
         away: whether nobody listens at the upstream's address.
         login: whether the client signs in with a ChatGPT login instead of a key.
@@ -39,6 +41,7 @@ class Scenario:
     sees: Mapping[str, object]
     options: Mapping[str, object] = field(default_factory=dict)
     rules: tuple[AnyRule, ...] = ()
+    hidden: tuple[AnyRule, ...] | None = None
     differs: Mapping[str, object] = field(default_factory=dict)
     why: str = ""
     accounts: tuple[str, ...] = ("work",)
@@ -47,7 +50,7 @@ class Scenario:
     config: str = ""
 
     def __post_init__(self) -> None:
-        if bool(self.differs) != bool(self.why):
+        if (bool(self.differs) or self.hidden is not None) != bool(self.why):
             raise ValueError(f"{self.id}: a difference needs a reason, and a reason a difference")
 
     @property
@@ -67,12 +70,21 @@ def at(document: Any, path: str) -> Any:
     return document
 
 
-def replaced(document: Any, path: str, value: object) -> None:
-    """Put a value where a dotted path leads.
+ABSENT = "(absent)"
+"""As a value of `differs`: nothing stands there."""
+
+
+def replace_at(document: Any, path: str, value: object) -> None:
+    """Put a value where a dotted path leads; `+` is the place behind the last of a list.
 
     Raises:
         LookupError: the path ends earlier.
     """
     parent, _, last = path.rpartition(".")
     inner = at(document, parent) if parent else document
-    inner[int(last) if isinstance(inner, list) else last] = value
+    if last == "+":
+        inner.append(value)
+    elif value == ABSENT:
+        del inner[last]
+    else:
+        inner[int(last) if isinstance(inner, list) else last] = value

@@ -1,4 +1,4 @@
-"""What every Python driver has: a task on stdin, one JSON document on stdout.
+"""What every Python driver has: tasks on stdin, what the client saw as JSON on stdout.
 
 A driver runs in the environment of its client, where nothing of codexlb is installed.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ class Task:
         key: the person's own.
         transport: `HTTP` or `WebSocket`.
         login: whether `key` is the access token of a ChatGPT login.
+        folder: an empty one, for whatever the client keeps.
         options: the scenario's.
     """
 
@@ -32,6 +34,7 @@ class Task:
     key: str
     transport: str
     login: bool
+    folder: str
     options: dict[str, Any]
 
 
@@ -40,21 +43,31 @@ Action = Callable[[Task, Seen], Any]
 
 
 def run(package: str, *actions: Action) -> None:
-    """Do what the task says, and print what the client saw; an exception is part of it.
+    """Do what the task says, with a package of this environment; see `run_program`."""
+    run_program(version(package), *actions)
+
+
+def run_program(its_version: str, *actions: Action) -> None:
+    """Do what the tasks say, one after the other, and print what the client saw each time."""
+    by_name = {action.__name__: action for action in actions}
+    seen = [_done(Task(**task), by_name) for task in json.load(sys.stdin)]
+    print(json.dumps({"version": its_version, "seen": seen}))  # noqa: T201
+
+
+def _done(task: Task, actions: dict[str, Action]) -> Seen:
+    """Do one task; what the client raises is part of what it saw.
 
     An action fills the document as it goes, so that what came before an exception is in it.
     """
-    task = Task(**json.load(sys.stdin))
+    os.chdir(task.folder)
     seen: Seen = {}
-    action = {action.__name__: action for action in actions}[task.action]
     try:
-        result = action(task, seen)
+        result = actions[task.action](task, seen)
         if inspect.iscoroutine(result):
             asyncio.run(result)
-    except Exception as error:  # noqa: BLE001 - whatever the client raises is what it saw
+    except Exception as error:  # noqa: BLE001 - whatever it is
         seen["error"] = described(error)
-    seen["version"] = version(package)
-    print(json.dumps(seen))  # noqa: T201
+    return seen
 
 
 def described(error: BaseException) -> Seen:
