@@ -42,7 +42,7 @@ def neutral(value: Any, names: Mapping[str, str]) -> Any:
         case str():
             for text, name in names.items():
                 value = value.replace(text, name)
-            return re.sub(r"0x[0-9a-f]{8,}", "0x", value)
+            return _rewritten(value, names)
     return value
 
 
@@ -83,6 +83,18 @@ def complaints(scenario: Scenario, played: Played) -> list[str]:
         )
         found.append("\n".join(lines))
     return found
+
+
+def _rewritten(text: str, names: Mapping[str, str]) -> str:
+    """Return a text with the JSON that it ends with in one spelling: some quote what they got."""
+    before, brace, after = text.partition('{"')
+    if not brace:
+        return text
+    try:
+        quoted = json.loads(brace + after)
+    except ValueError:
+        return text
+    return before + json.dumps(neutral(quoted, names), sort_keys=True)
 
 
 def _without_our_headers(document: Document) -> Document:

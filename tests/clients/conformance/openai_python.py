@@ -8,7 +8,7 @@ from typing import Any
 from codexlb_cli.mock_upstream.rules import TurnRule
 from tests.clients.conformance import upstreams as up
 from tests.clients.conformance.scenario import ABSENT, Scenario
-from tests.clients.conformance.upstreams import DONE, SAID, TOLD, error
+from tests.clients.conformance.upstreams import DONE, SAID, TOLD, error, raised
 
 http = partial(Scenario, "openai-python", "HTTP")
 websocket = partial(Scenario, "openai-python", "WebSocket")
@@ -17,20 +17,6 @@ LAST = "events.-1.type"
 ONCE = {"client": {"max_retries": 0}}
 HURRIED = {"client": {"max_retries": 0, "timeout": 1.0}}
 INTERNAL = "InternalServerError"
-
-
-def raised(status: int, code: str, message: str, *, wait: int | None = None, **body: Any) -> Any:
-    """Return the exception for an answer of the gateway's."""
-    fields = {"code": code, "param": None, "type": up.kind_of(status, code)}
-    return {
-        "class": {429: "RateLimitError"}.get(status, INTERNAL),
-        "status": status,
-        "message": f"Error code: {status} - {message}",
-        "body": fields | {"message": message} | body,
-        "retry_after": None if wait is None else str(wait),
-        "cause": None,
-        **fields,
-    }
 
 
 USED_UP = raised(429, "usage_limit_reached", up.USED_UP, resets_at=up.USAGE_LIMIT.error.resets_at)
@@ -176,11 +162,7 @@ RETRIES = [
 
 def connection_errors(action: str) -> list[Scenario]:
     """Return the ways in which a connection ends or does not begin, by one way to ask."""
-    lost = "APIError" if action.endswith("stream") else INTERNAL
-    cut_off = raised(502, "upstream_closed", up.CUT_OFF)
-    if action.endswith("stream"):
-        # An event in the stream, since its head has gone out.
-        cut_off |= {"class": lost, "status": None, "message": up.CUT_OFF}
+    cut_off = up.CUT_STREAM if action.endswith("stream") else raised(502, "upstream_closed", up.CUT_OFF)
     away = raised(503, "upstream_unavailable", up.AWAY, wait=1)
     return [
         http(
@@ -302,7 +284,6 @@ CONNECTIONS = [
 ]
 
 TURN = "turns.0.events.0"
-FINAL = {"x_should_retry": "false"}
 HIDDEN_CLOSES = [
     websocket(
         name,
@@ -342,7 +323,7 @@ LOST = [
         turns({}, {}),
         rules=(up.ROTATED,),
         hidden=(),
-        why="between turns the upstream's socket is replaced, and the client keeps its own",
+        why=up.REPLACED,
     ),
     websocket(
         "1011 after the first event",
@@ -353,7 +334,7 @@ LOST = [
         why=up.ONE_ENDING,
         differs={
             "turns.0.error": ABSENT,
-            "turns.0.events.+": up.frame(502, "upstream_closed", up.CUT_OFF, headers=FINAL),
+            "turns.0.events.+": [up.CUT_FRAME],
         },
     ),
 ]
@@ -392,7 +373,7 @@ FRAME_ERRORS = [
         "error 401",
         up.KEY_REFUSED,
         401,
-        differs={TURN: up.frame(503, "owner_unavailable", up.SIGN_IN, headers=FINAL)},
+        differs={TURN: up.frame(503, "owner_unavailable", up.SIGN_IN, headers=up.FINAL)},
         why=up.OUR_ACCOUNT,
     ),
     frame_error(
@@ -414,7 +395,7 @@ FRAME_ERRORS = [
                 "usage_limit_reached",
                 up.USED_UP,
                 resets_at=up.USAGE_LIMIT.error.resets_at,
-                headers=FINAL,
+                headers=up.FINAL,
             )
         },
         why=up.ALL_ACCOUNTS,
@@ -443,7 +424,7 @@ UPGRADES = [
             why=up.DIALLED_LATER,
         )
         for status, answer in (
-            (401, up.frame(503, "no_accounts", up.NO_ACCOUNTS, headers=FINAL)),
+            (401, up.frame(503, "no_accounts", up.NO_ACCOUNTS, headers=up.FINAL)),
             (403, up.frame(503, *up.refused_with(403), headers={"retry_after": 1})),
             (429, up.frame(429, "rate_limit_exceeded", up.WAIT_10, headers={"retry_after": 10})),
             (503, up.frame(503, *up.refused_with(503), headers={"retry_after": 1})),

@@ -75,7 +75,7 @@ ABSENT = "(absent)"
 
 
 def replace_at(document: Any, path: str, value: object) -> None:
-    """Put a value where a dotted path leads; `+` is the place behind the last of a list.
+    """Put a value where a dotted path leads; with `+` as last step, items at the end of a list.
 
     Raises:
         LookupError: the path ends earlier.
@@ -83,7 +83,7 @@ def replace_at(document: Any, path: str, value: object) -> None:
     parent, _, last = path.rpartition(".")
     inner = at(document, parent) if parent else document
     if last == "+":
-        inner.append(value)
+        inner.extend(value)
     elif value == ABSENT:
         del inner[last]
     else:

@@ -45,6 +45,7 @@ TOO_OLD_LATER = TOO_OLD.model_copy(update={"skip": 1})
 
 FAILED = TurnRule(failed=FailedSpec())
 INCOMPLETE = TurnRule(incomplete="max_output_tokens", when="streaming")
+CALLS = TurnRule(tool=True)
 SILENT = TurnRule(silence=True)
 SLOW = TurnRule(delta_delay=0.05, deltas=200, times=1)
 WEATHER = TurnRule(text='{"city": "Oslo", "degrees": 4}')
@@ -63,6 +64,7 @@ OUR_ACCOUNT = (
 REPLAYED = "the upstream's fault is tried once more, then clients are asked to wait and try again"
 ALL_ACCOUNTS = "the gateway answers for all of its accounts, and says when one is free again"
 UNSEEN = "before the response began the turn is sent once more, and the client does not notice"
+REPLACED = "between turns a lost upstream is replaced, and the client keeps its own socket"
 SERVED_ELSEWHERE = "another account serves it"
 ONE_ENDING = "the end says why, instead of a connection that breaks off"
 DIALLED_LATER = "the upgrade is accepted at once; the upstream is dialled for the first turn"
@@ -102,6 +104,32 @@ def frame(status: int, code: str, message: str, **more: Any) -> dict[str, Any]:
     return event | ({"headers": headers} if headers else {})
 
 
+def raised(status: int, code: str, message: str, *, wait: int | None = None, **body: Any) -> Any:
+    """Return the exception of openai-python for an answer of the gateway's."""
+    fields = {"code": code, "param": None, "type": kind_of(status, code)}
+    return {
+        "class": {429: "RateLimitError"}.get(status, "InternalServerError"),
+        "status": status,
+        "message": f"Error code: {status} - {message}",
+        "body": fields | {"message": message} | body,
+        "retry_after": None if wait is None else str(wait),
+        "cause": None,
+        **fields,
+    }
+
+
+CUT_STREAM = raised(502, "upstream_closed", CUT_OFF) | {
+    "class": "APIError",
+    "status": None,
+    "message": CUT_OFF,
+}
+"""The same for an event within a stream, whose head has gone out."""
+
+
 def refused_with(status: int) -> tuple[str, str]:
     """Return code and message for an upgrade that the only account was refused."""
     return "upstream_unavailable", f"no upstream could serve this: work refused with {status}"
+
+
+FINAL = {"x_should_retry": "false"}
+CUT_FRAME = frame(502, "upstream_closed", CUT_OFF, headers=FINAL)

@@ -28,8 +28,8 @@ async function stream(task, seen) {
   const result = streamText({ ...common, model: model(task), onError });
   for await (const part of result.fullStream) {
     if (part.type === "error") {
-      const { name, message } = part.error instanceof Error ? part.error : { name: "value", message: part.error };
-      seen.parts.push(["error", name, message, part.error?.statusCode ?? null]);
+      const { name, message, isRetryable } = part.error;
+      seen.parts.push(["error", message, name ?? null, isRetryable ?? null]);
     } else {
       seen.parts.push([part.type, part.text ?? null]);
     }

@@ -24,7 +24,7 @@ TOOL = {
 
 
 def _asked(task: Task, **more: Any) -> dict[str, Any]:
-    asked = {"model": "openai/mock", "input": "hello you", "num_retries": 0, "max_retries": 0}
+    asked = {"model": "openai/gpt-4.1", "input": "hello you", "num_retries": 0, "max_retries": 0}
     return asked | {"api_base": task.base_url, "api_key": task.key} | more
 
 
@@ -52,7 +52,7 @@ def stream(task: Task, seen: Seen) -> None:
 
 def calls(task: Task, seen: Seen) -> None:
     question: list[Any] = [{"role": "user", "content": "Weather in Oslo?"}]
-    model = {"model": "openai/mock-tool", "tools": [TOOL]}
+    model = {"model": "openai/gpt-4.1-mini", "tools": [TOOL]}
     first = litellm.responses(**_asked(task, input=question, **model))
     (call,) = [item for item in first.output if item.type == "function_call"]
     seen["call"] = {"name": call.name, "arguments": call.arguments, "id": call.call_id}
@@ -70,7 +70,7 @@ def calls(task: Task, seen: Seen) -> None:
 def bridged(task: Task, seen: Seen) -> None:
     """Chat completions that the library turns into a Responses request."""
     answer = litellm.completion(
-        model="openai/responses/mock",
+        model="openai/responses/gpt-4.1",
         messages=[{"role": "user", "content": "hello you"}],
         api_base=task.base_url,
         api_key=task.key,
