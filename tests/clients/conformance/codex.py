@@ -3,46 +3,193 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from tests.clients.conformance import upstreams as up
 from tests.clients.conformance.scenario import Scenario, Transport
-from tests.clients.conformance.upstreams import SAID, TOLD
+from tests.clients.conformance.upstreams import DONE, SAID, TOLD
 
-codex = partial(Scenario, "codex")
-HELLO = {"prompts": ["hello you"]}
+HELLO: dict[str, object] = {"prompts": ["hello you"]}
+TOOL = {"model": "mock-tool", "prompts": ["Run the tool once.", "again"]}
+ANSWERED = {"turns.0.texts": [SAID], "turns.0.exit": 0, "turns.0.complaints": []}
+RAN = {"turns.0.texts": [TOLD], "turns.0.commands": ["hello-from-tool\n"], "turns.1.exit": 0}
+TWO = {"turns.1.texts": ["You said: two"]}
+THREE = {"turns.1.compactions": 1, "turns.2.texts": ["You said: two"]}
+FINAL = {"turns.0.exit": 1}
+LIMITED = "error 429 usage_limit_reached"
+
+
+def steps(*taken: dict[str, object], **more: object) -> dict[str, object]:
+    """Return the options of a conversation: a prompt, what happens to it, another prompt."""
+    return {"steps": [{"prompt": "one"}, *taken, {"prompt": "two"}]} | more
 
 
 def both_ways(transport: Transport) -> list[Scenario]:
     """Return what is played over either transport."""
-    played = partial(codex, transport)
+    over = partial(Scenario, "codex", transport)
+    named = {"provider": "OpenAI"}
+    interrupted = {"steps": [{"prompt": "one", "interrupt": True}, {"prompt": "two"}]}
+    steered = {"steps": [{"prompt": "one", "steer": "rather this"}, {"prompt": "two"}]}
+    lite = {"model": "gpt-5.6-sol"}
     return [
-        played("a turn", "exec_turns", {"turns.0.texts": [SAID], "turns.0.exit": 0}, HELLO),
-        played(
-            "a tool, then resume",
+        over("a turn", "exec_turns", ANSWERED, HELLO),
+        over("a tool, then resume", "exec_turns", RAN, TOOL),
+        over("a turn, provider named OpenAI", "exec_turns", ANSWERED, HELLO | named),
+        over("a turn, ChatGPT login", "exec_turns", ANSWERED, HELLO, login=True),
+        over("a tool, then resume, ChatGPT login", "exec_turns", RAN, TOOL, login=True),
+        over(
+            "a turn, ChatGPT login, provider named OpenAI",
             "exec_turns",
-            {"turns.0.texts": [TOLD], "turns.0.commands": ["hello-from-tool\n"], "turns.1.texts": ["You said: again"]},
-            {"model": "mock-tool", "prompts": ["Run the tool once.", "again"]},
+            ANSWERED,
+            HELLO | named,
+            login=True,
         ),
-        played("a turn, ChatGPT login", "exec_turns", {"turns.0.texts": [SAID]}, HELLO, login=True),
-        played("a tool, then resume, ChatGPT login", "exec_turns", {"turns.0.texts": [TOLD]}, {"model": "mock-tool", "prompts": ["Run the tool once.", "again"]}, login=True),
-        played("a turn, ChatGPT login, provider named OpenAI", "exec_turns", {"turns.0.texts": [SAID]}, HELLO | {"provider": "OpenAI"}, login=True),
-        played("two turns in one process", "conversation", {"turns.1.texts": ["You said: two"]}, {"steps": [{"prompt": "one"}, {"prompt": "two"}]}),
-        played("compaction", "conversation", {"turns.1.compactions": 1, "turns.2.texts": ["You said: two"]}, {"provider": "OpenAI", "steps": [{"prompt": "one"}, {"compact": True}, {"prompt": "two"}]}),
-        played("a local compaction", "conversation", {"turns.1.compactions": 1, "turns.2.texts": ["You said: two"]}, {"steps": [{"prompt": "one"}, {"compact": True}, {"prompt": "two"}]}),
-        played("interrupt, then another turn", "conversation", {"turns.0.status": "interrupted", "turns.1.texts": ["You said: two"]}, {"steps": [{"prompt": "one", "interrupt": True}, {"prompt": "two"}]}, rules=(up.SLOW,)),
-        played("steering of a lite model", "conversation", {"turns.0.status": "completed"}, {"model": "gpt-5.6-sol", "steps": [{"prompt": "one", "steer": "rather this"}, {"prompt": "two"}]}, rules=(up.SLOW,)),
-        played("usage limit reached", "exec_turns", {"turns.0.exit": 1}, HELLO, rules=(up.USAGE_LIMIT,)),
-        played("usage limit reached while another account is free", "exec_turns", {"turns.0.exit": 1}, HELLO, rules=(up.WORK_USED_UP,), accounts=("work", "home")),
-        played("1011 before the first event", "exec_turns", {"turns.0.texts": [SAID]}, HELLO, rules=(up.CUT_BEFORE,)),
-        played("1011 after the first event", "exec_turns", {"turns.0.texts": [SAID]}, HELLO, rules=(up.CUT_WITHIN,)),
-        played("a rotated upstream between turns", "conversation", {"turns.1.texts": ["You said: two"]}, {"steps": [{"prompt": "one"}, {"prompt": "two"}]}, rules=(up.ROTATED,)),
-        played("error 400", "exec_turns", {"turns.0.exit": 1}, HELLO, rules=(up.TOO_LONG,)),
-        played("error 401", "exec_turns", {"turns.0.exit": 1}, HELLO, rules=(up.KEY_REFUSED,)),
-        played("error 429, then an answer", "exec_turns", {"turns.0.texts": [SAID]}, HELLO, rules=(up.LIMITED_ONCE,)),
-        played("error 500, then an answer", "exec_turns", {"turns.0.texts": [SAID]}, HELLO, rules=(up.BROKEN_ONCE,)),
+        over("a lite model", "exec_turns", ANSWERED, HELLO | lite),
+        over("two turns in one process", "conversation", TWO, steps()),
+        over("remote compaction", "conversation", THREE, steps({"compact": True}, **named)),
+        over("local compaction", "conversation", THREE, steps({"compact": True})),
+        over(
+            "interrupt, then another turn",
+            "conversation",
+            {"turns.0.status": "interrupted"} | TWO,
+            interrupted,
+            rules=(up.SLOW,),
+        ),
+        over(
+            "steering, then another turn",
+            "conversation",
+            {"turns.0.status": "completed"} | TWO,
+            steered | lite,
+            rules=(up.SLOW,),
+        ),
+        over("a rotated upstream between turns", "conversation", TWO, steps(), rules=(up.ROTATED,)),
+        over("error 400", "exec_turns", FINAL, HELLO, rules=(up.TOO_LONG,)),
+        over("error 500, then an answer", "exec_turns", ANSWERED, HELLO, rules=(up.BROKEN_ONCE,)),
+        over(
+            "error 429, then an answer",
+            "exec_turns",
+            {"turns.0.texts": [SAID]},
+            HELLO,
+            rules=(up.LIMITED_ONCE,),
+        ),
     ]
 
 
-SCENARIOS = [*both_ways("HTTP"), *both_ways("WebSocket"),
-        codex("WebSocket", "websocket_connection_limit_reached", "conversation", {"turns.1.texts": ["You said: two"]}, {"steps": [{"prompt": "one"}, {"prompt": "two"}]}, rules=(up.TOO_OLD_LATER,)),
+def limits(transport: Transport, asked: list[Any]) -> list[Scenario]:
+    """Return what happens when an account has reached its usage limit."""
+    over = partial(Scenario, "codex", transport, action="exec_turns", options=HELLO)
+    warm = [DONE] if asked else []
+    return [
+        over(
+            "usage limit reached",
+            sees=FINAL | {"upstream": [*warm, LIMITED]},
+            rules=(up.USAGE_LIMIT,),
+            differs={"turns.0.complaints": ["You’ve hit your usage limit. Try again at TIME."]},
+            why=up.ALL_ACCOUNTS,
+        ),
+        over(
+            "usage limit reached while another account is free",
+            sees=FINAL,
+            rules=(up.WORK_USED_UP,),
+            hidden=(),
+            differs={"upstream": [*warm, LIMITED, DONE]} | _frames(asked),
+            why=up.SERVED_ELSEWHERE,
+            accounts=("work", "home"),
+        ),
+    ]
+
+
+def _frames(asked: list[Any]) -> dict[str, object]:
+    return {"frames": asked} if asked else {}
+
+
+def frame(kinds: int, continues: str | None = None, *, warm_up: bool = False) -> dict[str, object]:
+    """Return how a frame of the CLI's is summed up: so many messages."""
+    return {
+        "type": "response.create",
+        "continues": continues,
+        "input": ["message"] * kinds,
+        "warm_up": warm_up,
+    }
+
+
+WARM_ID = "resp_c0ffee000000000001"
+WARM, ASKED, AGAIN = frame(1, warm_up=True), frame(3, WARM_ID), frame(4)
+SIGN_IN = (
+    f"unexpected status 503 Service Unavailable: {up.SIGN_IN}, url: http://HOST/v1/responses"
+)
+
+SCENARIOS = [
+    *both_ways("HTTP"),
+    *limits("HTTP", []),
+    Scenario(
+        "codex",
+        "HTTP",
+        "1011 before the first event",
+        "exec_turns",
+        {"turns.0.texts": [SAID], "upstream": ["close 1011", DONE]},
+        HELLO,
+        rules=(up.CUT_BEFORE,),
+    ),
+    Scenario(
+        "codex",
+        "HTTP",
+        "1011 after the first event",
+        "exec_turns",
+        {"turns.0.texts": [SAID], "upstream": ["close 1011", DONE]},
+        HELLO,
+        rules=(up.CUT_WITHIN,),
+        differs={
+            "turns.0.complaints": [
+                f"Reconnecting... 1/5 (stream disconnected before completion: {up.CUT_OFF})"
+            ]
+        },
+        why=up.ONE_ENDING,
+    ),
+    Scenario(
+        "codex",
+        "HTTP",
+        "error 401",
+        "exec_turns",
+        FINAL | {"upstream": ["error 401 invalid_api_key"] * 6},
+        HELLO,
+        rules=(up.KEY_REFUSED,),
+        differs={
+            "turns.0.complaints": [
+                *(f"Reconnecting... {count}/5 ({SIGN_IN})" for count in range(1, 6)),
+                SIGN_IN,
+            ],
+            "upstream": ["error 401 invalid_api_key"],
+        },
+        why=up.OUR_ACCOUNT,
+    ),
+    *both_ways("WebSocket"),
+    *limits("WebSocket", [WARM, ASKED, AGAIN]),
+    Scenario(
+        "codex",
+        "WebSocket",
+        "1011 before the first event",
+        "exec_turns",
+        {"turns.0.texts": [SAID], "upstream": [DONE, "close 1011", DONE]},
+        HELLO,
+        rules=(up.CUT_BEFORE,),
+    ),
+    Scenario(
+        "codex",
+        "WebSocket",
+        "1011 after the first event",
+        "exec_turns",
+        {"turns.0.texts": [SAID], "upstream": [DONE, "close 1011", DONE]},
+        HELLO,
+        rules=(up.CUT_WITHIN,),
+    ),
+    Scenario(
+        "codex",
+        "WebSocket",
+        "websocket_connection_limit_reached",
+        "conversation",
+        TWO,
+        steps(),
+        rules=(up.TOO_OLD_LATER,),
+    ),
 ]

@@ -17,8 +17,11 @@ Document = dict[str, Any]
 RUN = "c0ffee"
 """What the ids of the mock begin with, so that both runs see the same ones."""
 
-# The mock counts the bytes of the request, and a frame is not as long as a body.
 _OURS = re.compile(r"x-codexlb-|x-request-id$")
+# How Codex shows an answer's `x-request-id`, and a `resets_at` in local time.
+_REQUEST_ID = re.compile(r", request id: [0-9a-f-]{36}")
+_TIME = re.compile(r"again at [^.]*[AP]M")
+# The mock counts the bytes of the request, and a frame is not as long as a body.
 _COUNTED = ("input_tokens", "total_tokens", "cached_tokens")
 
 
@@ -42,6 +45,7 @@ def neutral(value: Any, names: Mapping[str, str]) -> Any:
         case str():
             for text, name in names.items():
                 value = value.replace(text, name)
+            value = _REQUEST_ID.sub("", _TIME.sub("again at TIME", value))
             return _rewritten(value, names)
     return value
 

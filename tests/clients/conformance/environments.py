@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent.parent
 PINS = HERE.parent / "pins"
 FOLDER = os.environ.get("CLIENTS", "")
 """The folder of the environments; `make test-clients` makes them and says so."""
@@ -55,11 +56,11 @@ class Client:
     def environment(self) -> dict[str, str]:
         """Return what its driver needs to find it."""
         folder = Path(FOLDER) / self.name
-        return {
-            "PATH": os.environ["PATH"],
-            "CLIENT_FOLDER": str(folder),
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
+        found = {"PATH": os.environ["PATH"], "CLIENT_FOLDER": str(folder)}
+        if self.name == "codex":
+            program = folder / "node_modules" / ".bin" / "codex"
+            return found | {"CODEX_CLI": str(program), "PYTHONPATH": str(ROOT)}
+        return found
 
 
 CLIENTS = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 
 from codexlb_cli.mock_upstream.running import RunningMock, running_mock
 from codexlb_cli.mock_upstream.script import Script
+from tests.clients.chatgpt import login
 from tests.clients.conformance.comparing import RUN, Document, Played, neutral
 from tests.clients.conformance.environments import CLIENTS
 from tests.clients.conformance.scenario import Scenario
@@ -29,22 +29,6 @@ NOW = 1_767_225_600.0
 _DRIVER_SECONDS = 150
 
 
-def fabricated_token() -> str:
-    """Return an access token of a ChatGPT login that no issuer has made: without a signature."""
-    claims = {
-        "email": "ada@example.com",
-        "exp": 4_102_444_800,
-        "https://api.openai.com/auth": {
-            "chatgpt_plan_type": "plus",
-            "chatgpt_user_id": "user-LEAK",
-            "chatgpt_account_id": "acct-ada",
-        },
-    }
-    parts = ({"alg": "none", "typ": "JWT"}, claims)
-    encoded = (base64.urlsafe_b64encode(json.dumps(p).encode()).decode().rstrip("=") for p in parts)
-    return ".".join([*encoded, "LEAK"])
-
-
 @dataclass(frozen=True)
 class _Place:
     """Where a client is sent: to an upstream, or to a gateway before it."""
@@ -56,14 +40,16 @@ class _Place:
 
 def play(scenario: Scenario, folder: Path) -> Played:
     """Return what the client saw of the upstream itself, and what it saw through the gateway."""
-    key = fabricated_token() if scenario.login else CLIENT_KEY
+    # A ChatGPT login's credential is the access token that is made of the key.
+    token = json.loads(login(CLIENT_KEY))["tokens"]["access_token"]
+    key = token if scenario.login else CLIENT_KEY
     with ExitStack() as stack:
         places = [stack.enter_context(_upstream(scenario, key, folder / "direct"))]
         if scenario.hidden is not None:
             well = replace(scenario, rules=scenario.hidden)
             places.append(stack.enter_context(_upstream(well, key, folder / "basis")))
         places.append(stack.enter_context(_gateway(scenario, key, folder)))
-        seen = _drive(scenario, key, places)
+        seen = _drive(scenario, places)
     return Played(seen[0], seen[-2], seen[-1])
 
 
@@ -102,12 +88,12 @@ def _address(scenario: Scenario, mock: RunningMock) -> str:
     return f"http://127.0.0.1:{free_port()}/v1" if scenario.away else mock.base_url
 
 
-def _drive(scenario: Scenario, key: str, places: Sequence[_Place]) -> list[Document]:
+def _drive(scenario: Scenario, places: Sequence[_Place]) -> list[Document]:
     """Run the driver; it prints what the client saw at each place, whatever the client did."""
     client = CLIENTS[scenario.client]
     task = {
         "action": scenario.action,
-        "key": key,
+        "key": CLIENT_KEY,
         "transport": scenario.transport,
         "login": scenario.login,
         "options": dict(scenario.options),

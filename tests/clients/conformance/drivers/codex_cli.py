@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import subprocess
-import threading
-from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-from accounts_check import serving_accounts_check
 from reporting import Seen, Task, run_program
 
-FOLDER = Path(os.environ["CLIENT_FOLDER"])
-CODEX = str(FOLDER / "node_modules" / ".bin" / "codex")
-ACCOUNT_ID = "acct-ada"
+from tests.clients.chatgpt import chatgpt, login
+from tests.clients.codex import CODEX
+from tests.clients.codex_app import CodexApp, app_server
 
 _WAIT_SECONDS = 60
 _QUIET = ("-c", "check_for_update_on_startup=false", "-c", "analytics.enabled=false")
@@ -30,57 +26,47 @@ _ABOUT_MODELS = ("Model metadata for", "This session was recorded with model")
 
 def version() -> str:
     """Return the version of the installed CLI."""
-    file = FOLDER / "node_modules" / "@openai" / "codex" / "package.json"
-    return str(json.loads(file.read_text())["version"])
+    modules = Path(os.environ["CLIENT_FOLDER"]) / "node_modules"
+    return str(json.loads((modules / "@openai" / "codex" / "package.json").read_text())["version"])
 
 
 class Home:
-    """A person's Codex: its configuration, its login, its sessions."""
+    """A person's Codex: its configuration and its login."""
 
     def __init__(self, task: Task) -> None:
-        self.task = task
-        self.codex, self.work = Path.cwd() / "codex", Path.cwd() / "work"
-        for folder in (self.codex, self.work):
-            folder.mkdir()
+        self.task, self.folder = task, Path(task.folder)
+        self.work = self.folder / "work"
+        for name in ("codex", "work"):
+            (self.folder / name).mkdir()
         self.environment = {
             "PATH": os.environ["PATH"],
             "HOME": task.folder,
-            "CODEX_HOME": str(self.codex),
-            # Nothing is asked of the vendor's hosts: this proxy does not exist.
-            "HTTPS_PROXY": "http://127.0.0.1:9",
-            "NO_PROXY": "127.0.0.1,localhost",
+            "CODEX_HOME": str(self.folder / "codex"),
         }
         if not task.login:
             self.environment["CODEX_CLIENT_KEY"] = task.key
-        self.configure()
+        self.configure("https://127.0.0.1:9/backend-api")
 
-    def configure(self, chatgpt: str = "https://127.0.0.1:9/backend-api") -> None:
-        """Write what `codexlb connect codex` would say for this way of speaking."""
+    def configure(self, chatgpt_base_url: str) -> None:
+        """Write the configuration for one way of speaking."""
         task, name = self.task, self.task.options.get("provider", "codexlb")
         auth = "requires_openai_auth = true" if task.login else 'env_key = "CODEX_CLIENT_KEY"'
         sockets = "supports_websockets = true" if task.transport == "WebSocket" else ""
         base_url = task.base_url
         if task.login:
             base_url = base_url.removesuffix("/v1") + "/backend-api/codex"
-        (self.codex / "config.toml").write_text(
-            f'model_provider = "codexlb"\nchatgpt_base_url = "{chatgpt}"\n'
+        (self.folder / "codex" / "config.toml").write_text(
+            f'model_provider = "codexlb"\nchatgpt_base_url = "{chatgpt_base_url}"\n'
             f'[model_providers.codexlb]\nname = "{name}"\nbase_url = "{base_url}"\n'
             f'wire_api = "responses"\n{auth}\n{sockets}\n'
         )
-        if task.login:
-            tokens = {
-                "id_token": task.key,
-                "access_token": task.key,
-                "refresh_token": "rt-LEAK",
-                "account_id": ACCOUNT_ID,
-            }
-            login = {
-                "auth_mode": "chatgpt",
-                "OPENAI_API_KEY": None,
-                "tokens": tokens,
-                "last_refresh": "2026-01-01T00:00:00.000000000Z",
-            }
-            (self.codex / "auth.json").write_text(json.dumps(login))
+
+    def sign_in(self, stack: ExitStack) -> None:
+        """Sign in with a login that nobody issued, and let its service vouch for it."""
+        service = stack.enter_context(chatgpt(self.folder))
+        (self.folder / "codex" / "auth.json").write_text(login(self.task.key))
+        self.environment["CODEX_CA_CERTIFICATE"] = str(service.certificate)
+        self.configure(service.base_url)
 
 
 # `codex exec`: one process per turn
@@ -89,10 +75,9 @@ class Home:
 def exec_turns(task: Task, seen: Seen) -> None:
     """One turn after the other; the second and later ones resume the session."""
     home = Home(task)
-    with serving_accounts_check(ACCOUNT_ID, needed=task.login) as service:
-        if service:
-            home.configure(service.base_url)
-            home.environment["CODEX_CA_CERTIFICATE"] = str(service.certificate)
+    with ExitStack() as stack:
+        if task.login:
+            home.sign_in(stack)
         seen["turns"] = []
         for number, prompt in enumerate(task.options["prompts"]):
             resume = ("resume", "--last") if number else ()
@@ -140,104 +125,41 @@ def _complain(turn: Seen, message: str) -> None:
 # `codex app-server`: a conversation in one process
 
 
-class AppServer:
-    """The core of the CLI's own interface, over JSON-RPC on stdio."""
-
-    def __init__(self, home: Home) -> None:
-        self._process = subprocess.Popen(
-            [CODEX, *_QUIET, "app-server"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=home.environment,
-            cwd=home.work,
-            text=True,
-        )
-        self._lines: queue.Queue[Seen] = queue.Queue()
-        self._waiting: list[Seen] = []
-        self._count = 0
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def call(self, method: str, params: Seen) -> Any:
-        """Return the result of a request; notifications meanwhile are kept."""
-        self._count += 1
-        self._send({"id": self._count, "method": method, "params": params})
-        answer = self._until(lambda message: message.get("id") == self._count)
-        if "error" in answer:
-            raise RuntimeError(f"{method}: {answer['error']}")
-        return answer["result"]
-
-    def notify(self, method: str) -> None:
-        """Say something that is not answered."""
-        self._send({"method": method})
-
-    def next(self) -> Seen:
-        """Return the next notification."""
-        if self._waiting:
-            return self._waiting.pop(0)
-        return self._lines.get(timeout=_WAIT_SECONDS)
-
-    def close(self) -> None:
-        """End the process, as somebody who closes the program."""
-        self._process.terminate()
-        self._process.wait(_WAIT_SECONDS)
-
-    def _until(self, wanted: Callable[[Seen], bool]) -> Seen:
-        while True:
-            message = self._lines.get(timeout=_WAIT_SECONDS)
-            if wanted(message):
-                return message
-            self._waiting.append(message)
-
-    def _send(self, message: Seen) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(message) + "\n")
-        self._process.stdin.flush()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(json.loads(line))
-
-
 def conversation(task: Task, seen: Seen) -> None:
     """Several steps in one process: prompts, compactions, interrupts, steering."""
     home = Home(task)
-    server = AppServer(home)
-    try:
-        server.call("initialize", {"clientInfo": {"name": "codexlb_tests", "version": "0"}})
-        server.notify("initialized")
-        started = server.call(
+    with app_server(home.folder, home.environment) as app:
+        started = app.call(
             "thread/start",
-            {
-                "model": task.options.get("model", "mock"),
-                "cwd": str(home.work),
-                "approvalPolicy": "never",
-                "sandbox": "danger-full-access",
-            },
+            model=task.options.get("model", "mock"),
+            cwd=str(home.work),
+            approvalPolicy="never",
+            sandbox="danger-full-access",
         )
-        thread = started["thread"]["id"]
-        seen["turns"] = [_step(server, thread, step) for step in task.options["steps"]]
-    finally:
-        server.close()
+        app.thread = started["thread"]["id"]
+        seen["turns"] = [_step(app, step) for step in task.options["steps"]]
 
 
-def _step(server: AppServer, thread: str, step: Seen) -> Seen:
+def _step(app: CodexApp, step: Seen) -> Seen:
     """Take one step, and return what was seen until its turn had ended."""
     turn: Seen = {"texts": [], "commands": [], "complaints": []}
+    noticed = len(app.notices)
     if "prompt" in step:
-        said = [{"type": "text", "text": step["prompt"]}]
-        server.call("turn/start", {"threadId": thread, "input": said})
+        app.call("turn/start", threadId=app.thread, input=_said(step["prompt"]))
     else:
-        server.call("thread/compact/start", {"threadId": thread})
+        app.call("thread/compact/start", threadId=app.thread)
     acted = False
+    messages = app.messages()
     while True:
-        message = server.next()
+        if noticed == len(app.notices):
+            next(messages)
+        message = app.notices[noticed]
+        noticed += 1
         params = message.get("params", {})
         match message.get("method"):
             case "item/agentMessage/delta" if not acted:
                 acted = True
-                _act(server, thread, params["turnId"], step)
+                _act(app, params["turnId"], step)
             case "item/completed":
                 _note_item(turn, params["item"], "agentMessage", "commandExecution")
             case "error":
@@ -251,12 +173,17 @@ def _step(server: AppServer, thread: str, step: Seen) -> Seen:
                 return turn
 
 
-def _act(server: AppServer, thread: str, turn: str, step: Seen) -> None:
+def _act(app: CodexApp, turn: str, step: Seen) -> None:
     if step.get("interrupt"):
-        server.call("turn/interrupt", {"threadId": thread, "turnId": turn})
+        app.call("turn/interrupt", threadId=app.thread, turnId=turn)
     elif "steer" in step:
-        said = [{"type": "text", "text": step["steer"]}]
-        server.call("turn/steer", {"threadId": thread, "expectedTurnId": turn, "input": said})
+        app.call(
+            "turn/steer", threadId=app.thread, expectedTurnId=turn, input=_said(step["steer"])
+        )
+
+
+def _said(text: str) -> list[Seen]:
+    return [{"type": "text", "text": text}]
 
 
 if __name__ == "__main__":

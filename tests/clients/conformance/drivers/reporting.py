@@ -24,7 +24,7 @@ class Task:
         base_url: the upstream's or the gateway's, `http://127.0.0.1:PORT/v1`.
         key: the person's own.
         transport: `HTTP` or `WebSocket`.
-        login: whether `key` is the access token of a ChatGPT login.
+        login: whether the person signs in with a ChatGPT login that is made of `key`.
         folder: an empty one, for whatever the client keeps.
         options: the scenario's.
     """
