@@ -51,6 +51,7 @@ class Answer:
         logprobs: whether every delta has its log probability.
         reasoning: whether a reasoning item comes first.
         empty: no item at all, for a warm-up.
+        compaction: a compaction item and nothing else, which stands for what the input held.
     """
 
     pieces: Sequence[str] = ()
@@ -59,12 +60,15 @@ class Answer:
     logprobs: bool = False
     reasoning: bool = False
     empty: bool = False
+    compaction: bool = False
 
 
 def compose(request: TurnRequest, rule: TurnRule) -> Answer:
     """Return the answer to a request under a rule."""
     if request.warm_up:
         return Answer(empty=True)
+    if request.compacts():
+        return Answer(compaction=True)
     reasoning = rule.reasoning or request.wants_encrypted_reasoning
     if rule.tool and not request.answers_a_tool_call():
         call = _tool_call(request, rule)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from typing import TYPE_CHECKING
 
 from codexlb_cli.mock_upstream import wire
@@ -19,6 +20,11 @@ from codexlb_cli.mock_upstream.rules import ErrorSpec
 from codexlb_cli.mock_upstream.state import INVALID_API_KEY
 from codexlb_cli.mock_upstream.stored_requests import Followed, api_segments
 from codexlb_cli.mock_upstream.turns import TurnPerformance
+
+if sys.version_info >= (3, 14):
+    from compression.zstd import ZstdDecompressor, ZstdError
+else:
+    from backports.zstd import ZstdDecompressor, ZstdError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -201,10 +207,8 @@ class HttpExchange:
         return await self._reply(record, json_reply(response.stored.document))
 
     def _parse(self, body: bytes) -> TurnRequest:
-        if self._head.value("content-encoding") not in {"", "identity"}:
-            raise invalid_request("The content encoding is not supported.")
         try:
-            document = json.loads(body)
+            document = json.loads(_decoded(body, self._head.value("content-encoding")))
         except (ValueError, RecursionError):
             raise invalid_request("The body is not valid JSON.", code="invalid_json") from None
         return parse_request(document, len(body))
@@ -264,6 +268,18 @@ class HttpExchange:
         self._writer.write(data)
         await self._writer.drain()
         return keep
+
+
+def _decoded(body: bytes, encoding: str) -> bytes:
+    """Undo the one encoding that a client of the ChatGPT backend uses: Codex sends zstd."""
+    if encoding in {"", "identity"}:
+        return body
+    if encoding != "zstd":
+        raise invalid_request("The content encoding is not supported.")
+    try:
+        return ZstdDecompressor().decompress(body, wire.BODY_BYTES)
+    except ZstdError:
+        raise invalid_request("The body is not valid zstd.") from None
 
 
 def bad_request(error: wire.BadRequestError) -> bytes:

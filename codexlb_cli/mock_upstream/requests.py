@@ -91,6 +91,10 @@ class TurnRequest:
                 return False
         return False
 
+    def compacts(self) -> bool:
+        """Whether it asks for a compaction: Codex expects that item alone, then the end."""
+        return bool(self.items) and self.items[-1].get("type") == "compaction_trigger"
+
     def tool_definitions(self) -> Iterator[dict[str, Any]]:
         """Every tool: of `tools`, of `additional_tools` items, and those within namespaces."""
         yield from _flattened(self.tools)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -52,6 +53,8 @@ def running_mock(
     host: str = "127.0.0.1",
     port: int = 0,
     on_turn: Callable[[Turn], None] | None = None,
+    run: str | None = None,
+    wall_clock: Callable[[], float] = time.time,
 ) -> Iterator[RunningMock]:
     """Run a mock upstream in a thread while the context lasts; arguments as for `MockUpstream`.
 
@@ -59,7 +62,14 @@ def running_mock(
         ConfigError: the port is in use.
     """
     upstream = MockUpstream(
-        script=script, accounts=accounts, strict=strict, host=host, port=port, on_turn=on_turn
+        script=script,
+        accounts=accounts,
+        strict=strict,
+        host=host,
+        port=port,
+        on_turn=on_turn,
+        run=run,
+        wall_clock=wall_clock,
     )
     with asyncio.Runner() as runner:
         loop = runner.get_loop()

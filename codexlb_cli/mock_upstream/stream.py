@@ -72,8 +72,11 @@ class ResponseStream:
         """The events of the output items; afterwards `output` holds the items."""
         if self.answer.empty:
             return
+        if self.answer.compaction:
+            yield from self._encrypted("compaction", "cmp")
+            return
         if self.answer.reasoning:
-            yield from self._reasoning()
+            yield from self._encrypted("reasoning", "rs", summary=[])
         for number, call in enumerate(self.answer.calls):
             yield from self._call(call, f"_{number}" if number else "")
         if not self.answer.calls:
@@ -119,12 +122,12 @@ class ResponseStream:
         self.output.append(item)
         return self._event("response.output_item.done", output_index=index, item=item)
 
-    def _reasoning(self) -> Iterator[Event]:
+    def _encrypted(self, kind: str, prefix: str, **fields: object) -> Iterator[Event]:
         item: dict[str, Any] = {
-            "id": self._id("rs"),
-            "type": "reasoning",
-            "summary": [],
-            "encrypted_content": f"enc:{self.account}:{self._id('rs')}",
+            "id": self._id(prefix),
+            "type": kind,
+            **fields,
+            "encrypted_content": f"enc:{self.account}:{self._id(prefix)}",
         }
         added, index = self._item_events(item)
         yield added

@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +41,7 @@ class CodexApp:
         """Return the answer to a request."""
         self.calls += 1
         self._write({"id": self.calls, "method": method, "params": params})
-        answer = next(m for m in self._messages() if m.get("id") == self.calls)
+        answer = next(m for m in self.messages() if m.get("id") == self.calls)
         assert "error" not in answer, answer
         result: dict[str, Any] = answer["result"]
         return result
@@ -52,7 +52,7 @@ class CodexApp:
             work = str(self.folder / "work")
             self.thread = self.call("thread/start", model=model, cwd=work)["thread"]["id"]
         self.call("turn/start", threadId=self.thread, input=[{"type": "text", "text": text}])
-        over = next(m for m in self._messages() if m.get("method") == "turn/completed")
+        over = next(m for m in self.messages() if m.get("method") == "turn/completed")
         return str(over["params"]["turn"]["status"])
 
     def begin(self) -> None:
@@ -61,18 +61,19 @@ class CodexApp:
         self.call("initialize", clientInfo=client)
         self._write({"method": "initialized"})
 
-    def _write(self, message: object) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(message) + "\n")
-        self.process.stdin.flush()
-
-    def _messages(self) -> Iterator[dict[str, Any]]:
+    def messages(self) -> Iterator[dict[str, Any]]:
+        """Yield what it says from now on, and keep it in `notices`."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             message = json.loads(line)
             self.notices.append(message)
             yield message
         raise AssertionError(f"Codex has ended; see {self.folder / 'stderr'}")
+
+    def _write(self, message: object) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(message) + "\n")
+        self.process.stdin.flush()
 
 
 @contextmanager
@@ -93,6 +94,18 @@ def codex_app(folder: Path, base_url: str, *, websocket: bool = False) -> Iterat
         "HOME": str(folder / "home"),
         "CODEX_HOME": str(folder / "codex"),
     }
+    with app_server(folder, environment) as app:
+        yield app
+
+
+@contextmanager
+def app_server(folder: Path, environment: Mapping[str, str]) -> Iterator[CodexApp]:
+    """Run an app server while the context lasts.
+
+    Args:
+        folder: has the folder `work` in it, where it works.
+        environment: names a home with its configuration.
+    """
     with (
         (folder / "stderr").open("w") as stderr,
         subprocess.Popen(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
@@ -12,6 +13,11 @@ from hypothesis import strategies as st
 
 from codexlb_cli.mock_upstream.server import MockUpstream
 from tests.mock_upstream.client import http_client, open_socket, run
+
+if sys.version_info >= (3, 14):
+    from compression.zstd import compress
+else:
+    from backports.zstd import compress
 
 
 def test_a_streamed_turn() -> None:
@@ -137,13 +143,26 @@ def test_what_is_refused(
     run(test)
 
 
-def test_an_encoded_body_is_refused() -> None:
+ASKED = b'{"model": "mock", "input": "packed"}'
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "said"),
+    [
+        ("zstd", compress(ASKED), "You said: packed"),
+        ("identity", ASKED, "You said: packed"),
+        ("zstd", b"x", "The body is not valid zstd."),
+        ("br", ASKED, "The content encoding is not supported."),
+    ],
+)
+def test_a_body_may_be_packed_as_codex_does_it(encoding: str, body: bytes, said: str) -> None:
     async def test(mock: MockUpstream) -> None:
         async with http_client() as client:
-            headers = {"content-encoding": "zstd"}
+            headers = {"content-encoding": encoding}
             url = f"{mock.base_url}/responses"
-            answer = await client.post(url, content=b"x", headers=headers)
-        assert answer.status_code == 400
+            answer = await client.post(url, content=body, headers=headers)
+        assert said in answer.text
+        assert answer.status_code == (200 if said.startswith("You") else 400)
 
     run(test)
 

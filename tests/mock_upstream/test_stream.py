@@ -79,6 +79,20 @@ def test_a_warm_up_has_no_output_and_costs_nothing() -> None:
     assert completed["response"]["usage"]["total_tokens"] == 0
 
 
+def test_a_compaction_is_that_item_alone_and_belongs_to_its_account() -> None:
+    message = {"role": "user", "content": "hi"}
+    more = {"include": ["reasoning.encrypted_content"], "tools": [{"type": "function", "name": "f"}]}
+    events = events_of(
+        TurnRule(tool=True), input=[message, {"type": "compaction_trigger"}], **more
+    )
+    (item,) = events[-1]["response"]["output"]
+    assert item["type"] == "compaction"
+    assert item["encrypted_content"].startswith("enc:work:")
+    assert [event["type"].removeprefix("response.") for event in events] == [
+        "created", "in_progress", "output_item.added", "output_item.done", "completed",
+    ]  # fmt: skip
+
+
 def test_usage_adds_up() -> None:
     usage = events_of(TurnRule(reasoning=True), previous_response_id="resp_0")[-1]["response"][
         "usage"
