@@ -287,7 +287,8 @@ class _Stream:
         try:
             while self.waiting:
                 async with session.active:
-                    await self._turn(self.waiting.popleft())
+                    if self.waiting:  # the client may have left while others had their turn
+                        await self._turn(self.waiting.popleft())
         except ClientGone:
             self.waiting.clear()  # the session is about to notice, too
         except Exception as exc:  # noqa: BLE001 - the outermost loop of a client's lane
@@ -340,7 +341,6 @@ class _Stream:
         session = self._session
         session.turns += 1
         wants_stream(frame.body)
-        refuse_background(frame.body)
         refuse_background(frame.body)
         body, headers = turn_of(frame.body, session.headers, first=session.turns == 1)
         evidence = on_socket(read_evidence(headers, body), session.key)

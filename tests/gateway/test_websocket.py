@@ -688,3 +688,21 @@ def test_a_turn_that_outlasts_the_drain_gets_an_error_frame(tmp_path: Path) -> N
 
     more = "[timeouts]\ndrain = 0.2\n"
     run(test, tmp_path, TurnRule(delta_delay=30), serve=False, more=more)
+
+
+def test_a_client_that_leaves_while_lanes_wait_for_their_turn(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(stage: Stage) -> None:
+        async with to(stage) as ws:
+            for number in range(20):
+                await ws.create(stream_id=f"{number}")
+            await ws.until("response.output_text.delta")
+            assert stage.gateway.websockets.running == 16
+            ws.connection.transport.abort()
+        await asyncio.sleep(1)
+        assert stage.gateway.websockets.running == 0
+        assert len(stage.gateway.services.lanes) == 0
+
+    run_virtually(test, tmp_path, TurnRule(delta_delay=5), seconds=1000)
+    assert [record.getMessage() for record in caplog.records] == []
