@@ -171,6 +171,8 @@ class _Session:
         finally:
             self.socket.abort()
             for stream in self._streams.values():
+                stream.waiting.clear()
+            for stream in self._streams.values():
                 await stream.end()
             self.shared.services.keys.ended(Key("session", self.key, passing=True))
 
@@ -271,7 +273,6 @@ class _Stream:
 
     async def end(self) -> None:
         """End what runs, because the client has left."""
-        self.waiting.clear()
         if self._worker is not None:
             await asyncio.wait((self._worker,))  # its turn ends with the connection
         await self._session.shared.services.lanes.let_go(self._holder)

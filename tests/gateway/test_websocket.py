@@ -703,6 +703,7 @@ def test_a_client_that_leaves_while_lanes_wait_for_their_turn(
         await asyncio.sleep(1)
         assert stage.gateway.websockets.running == 0
         assert len(stage.gateway.services.lanes) == 0
+        assert len(stage.lines) == 16
 
     run_virtually(test, tmp_path, TurnRule(delta_delay=5), seconds=1000)
     assert [record.getMessage() for record in caplog.records] == []
