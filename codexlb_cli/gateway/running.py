@@ -32,21 +32,25 @@ class RunningTurns:
         Args:
             runner: the turn.
             left: ends when the client leaves.
+
+        Raises:
+            Exception: what the turn raised, also where the client left at the same moment.
         """
         turn = asyncio.create_task(runner.run())
         gone = asyncio.create_task(left)
         self._running[turn] = runner
         try:
             await asyncio.wait((turn, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not turn.done():
+            left_first = not turn.done()
+            if left_first:
                 turn.cancel()
                 await asyncio.wait((turn,))
-                return False
-            if turn.cancelled():
-                await runner.abort()
+            if not turn.cancelled():
+                turn.result()
                 return True
-            turn.result()
-            return True
+            if not left_first:
+                await runner.abort()
+            return not left_first
         finally:
             del self._running[turn]
             turn.cancel()  # of no effect but where this request itself was cancelled
