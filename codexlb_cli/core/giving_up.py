@@ -127,24 +127,31 @@ def anchor_silent() -> ClientError:
     return ClientError("upstream_silent", message)
 
 
-_ELSEWHERE = frozenset({"rate_limit_exceeded", "usage_limit_reached", "owner_unavailable"})
+_GONE = frozenset({"owner_unavailable"})
+_ELSEWHERE = _GONE | {"rate_limit_exceeded", "usage_limit_reached"}
 
 
-def chain_lost(error: ClientError | Failure, account: str | None, pool: Pool) -> ClientError | None:
+def chain_lost(
+    error: ClientError | Failure, account: str | None, pool: Pool, *, stored: bool
+) -> ClientError | None:
     """Return what a client that resends is told instead of an error; None if the error stands.
 
-    Its chain lives on one socket, so the turn cannot move. Told that its previous response is gone
-    the client sends its full input, and that turn can: a conversation never stays dead.
+    Its chain lives on one socket, or in one account, so the turn cannot move. Told that its
+    previous response is gone the client sends its full input, and that turn can: a conversation
+    never stays dead. What an account stores outlasts a limit of it, so that is waited for.
 
     Args:
         error: what the turn ended with.
-        account: whose socket holds the chain.
+        account: who holds the chain.
         pool: the accounts.
+        stored: whether the account stores it; else it lives on a socket.
     """
     if not isinstance(error, ClientError):
         return None
     others = [a.name for a in pool.accounts if a.name != account]
-    moves = error.code in _ELSEWHERE and any(pool.usable(name) for name in others)
+    moves = error.code in (_GONE if stored else _ELSEWHERE) and any(
+        pool.usable(name) for name in others
+    )
     return previous_response_not_found() if moves or error.code == "upstream_silent" else None
 
 

@@ -261,7 +261,7 @@ def facts_of(
         now: seconds since the epoch.
         acts: whether a replay might do twice what hosted tools do.
         deadline: when the first event is due at the latest, seconds since the epoch.
-        resends: whether the client sends its full input again when its chain is lost.
+        resends: whether the client sends its full input again when a chain of its is lost.
     """
     record = ownership.record
     anchored = seated.account is not None
@@ -277,7 +277,7 @@ def facts_of(
         failures=max(record.failures, lane.failures),
         asks=ownership.asks and not anchored,
         hint=ownership.hint,
-        resends=resends,
+        resends=resends and evidence.previous_response is not None,
         deadline=deadline,
     )
 

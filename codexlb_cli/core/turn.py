@@ -137,8 +137,9 @@ class Turn:
         """
         self._lacking = pool.without_model
         actions = self._follows(event, with_models(pool, is_hard=self._is_hard), draw)
-        if self.facts.resends and self.facts.anchored and self.error is not None:
-            error = chain_lost(self.error, self.account or self.facts.owner, pool)
+        if self.facts.resends and self.error is not None:
+            owner, stored = self.account or self.facts.owner, not self.facts.anchored
+            error = chain_lost(self.error, owner, pool, stored=stored)
             return [*actions[:-1], *self._end(error)] if error is not None else actions
         return actions
 

@@ -27,8 +27,8 @@ class TurnFacts:
         asks: whether the accounts are asked, one by one, for a response that nobody is known to
             store: a not-found has no side effect.
         hint: the account to ask first; None if nothing points to one.
-        resends: whether the client sends its full input again when it is told that its previous
-            response is gone. WebSocket clients do so by themselves: Codex, the Agents SDK.
+        resends: whether the turn continues a response, and its client sends its full input when
+            told that this is gone. WebSocket clients do so: Codex, the Agents SDK.
         deadline: when the first event is due at the latest, seconds since the epoch.
     """
 

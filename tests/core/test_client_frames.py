@@ -319,5 +319,9 @@ def test_a_socket_is_a_session_where_nothing_else_is(
 )
 def test_a_chain_that_cannot_go_on_where_it_lives(code: str, alone: bool, lost: bool) -> None:
     accounts = pool("work") if alone else pool("work", "home")
-    error = chain_lost(ClientError(code, "what"), "work", accounts)
+    error = chain_lost(ClientError(code, "what"), "work", accounts, stored=False)
     assert (error.code if error else None) == ("previous_response_not_found" if lost else None)
+    stored = chain_lost(ClientError(code, "what"), "work", accounts, stored=True)
+    gone = lost and code == "owner_unavailable"
+    if code != "upstream_silent":  # of a stored chain it is never said
+        assert (stored is not None) == gone

@@ -374,6 +374,25 @@ def test_an_account_that_is_disabled_under_a_chain(tmp_path: Path) -> None:
     run(test, tmp_path)
 
 
+def test_the_account_that_stores_a_chain_is_gone(tmp_path: Path) -> None:
+    """It was told 503 for ever, though it could have gone on elsewhere with its full input."""
+
+    async def test(stage: Stage) -> None:
+        async with to(stage, session("s")) as ws:
+            first = await ws.turn()
+            text = stage.config_file.read_text()
+            kept = text[: text.index("[accounts.work]")] + text[text.index("[accounts.home]") :]
+            stage.config_file.write_text(kept)
+            (lost,) = await ws.turn(previous_response_id=id_of(first))
+            assert lost["error"]["code"] == "previous_response_not_found"
+            again = await ws.turn()
+            chained = await ws.turn(previous_response_id=id_of(again))
+            assert types(chained)[-1] == "response.completed"
+        assert stage.sent == ["work", "home", "home"]
+
+    run(test, tmp_path)
+
+
 # Whose socket it is
 
 
