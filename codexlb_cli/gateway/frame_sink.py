@@ -47,6 +47,7 @@ class FrameSink:
         keepalive_seconds: float | None,
     ) -> None:
         self.status: int | None = None
+        self._ended = False
         self._send = send
         self._stream_id = stream_id
         self._told = told
@@ -75,30 +76,31 @@ class FrameSink:
 
     async def finish(self, kind: str, text: str) -> None:
         """Write the terminal event; an upstream's error with its status."""
-        self.close()
         if kind != "error":
-            await self._write(text)
+            await self._end(self.status, with_stream(text, self._stream_id))
             return
         event = json.loads(text)
-        self.status = status_of(event)
-        await self._send(last_frame(event, self._headers, self._stream_id))
+        await self._end(status_of(event), last_frame(event, self._headers, self._stream_id))
 
     async def fail(self, error: ClientError, headers: list[Header]) -> None:
         """Write an error of ours."""
-        self.close()
-        self.status = error.status
-        await self._send(error_frame(error, headers, self._stream_id))
+        await self._end(error.status, error_frame(error, headers, self._stream_id))
 
     async def pass_on(self, failure: Failure, headers: list[Header]) -> None:
         """Write the upstream's own error."""
-        self.close()
-        self.status, text = passed_frame(failure, headers, self._stream_id)
-        await self._send(text)
+        await self._end(*passed_frame(failure, headers, self._stream_id))
 
     def close(self) -> None:
         """Stop the keep-alives; the client is gone or the turn has ended."""
         if self._keepalive is not None:
             self._keepalive.stop()
+
+    async def _end(self, status: int | None, text: str) -> None:
+        """Write the terminal event: the first one, though its write may have been broken off."""
+        self.close()
+        if not self._ended:
+            self._ended, self.status = True, status
+            await self._send(text)
 
     async def _sign_of_life(self) -> None:
         with contextlib.suppress(ClientGone):

@@ -329,7 +329,7 @@ class _Stream:
             runner.broke()
             outcome = ""
             error = ClientError("internal_error", "internal error of the gateway")
-            await session.socket.send(error_frame(error, [], self._name))
+            await sink.fail(error, [("x-request-id", line.request_id)])
             raise
         finally:
             self._runner, self._latest = None, (runner.response_id, runner.serving)
