@@ -168,6 +168,8 @@ class _Session:
                 await self._take(await self.socket.receive())
         except ClientGone:
             pass
+        except Exception as exc:  # noqa: BLE001 - the outermost loop of a client's socket
+            await self.broke(exc)
         finally:
             self.socket.abort()
             for stream in self._streams.values():
@@ -181,6 +183,11 @@ class _Session:
         if self._closing is None and not any(s.busy for s in self._streams.values()):
             closing = self.socket.close(SERVICE_RESTART, "the gateway is stopping")
             self._closing = asyncio.create_task(closing)
+
+    async def broke(self, exc: Exception) -> None:
+        """Close the socket because of a bug of ours."""
+        self.shared.bug(exc)
+        await self.socket.close(INTERNAL_ERROR, "internal error of the gateway")
 
     async def fail(self, error: ClientError, stream_id: str | None = None) -> None:
         """Answer a frame that led to no turn."""
@@ -293,8 +300,7 @@ class _Stream:
         except ClientGone:
             self.waiting.clear()  # the session is about to notice, too
         except Exception as exc:  # noqa: BLE001 - the outermost loop of a client's lane
-            session.shared.bug(exc)
-            await session.socket.close(INTERNAL_ERROR, "internal error of the gateway")
+            await session.broke(exc)
         finally:
             self._worker = None
             if session.shared.stopping:

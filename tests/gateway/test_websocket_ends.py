@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from codexlb_cli.gateway.client_socket import ClientSocket, UpgradeOptions, upgrade
+from codexlb_cli.gateway.request_log import RequestLog
+from codexlb_cli.gateway.services import Services
+from codexlb_cli.gateway.websocket import WebSockets
 from codexlb_cli.mock_upstream.rules import TurnRule
-from tests.support.gateway import Stage, run
-from tests.support.sockets import masked, to, upgraded
+from tests.support.gateway import RESPONSES, Stage, run
+from tests.support.sockets import client, masked, to, upgraded
 
 
 def test_turns_that_wait_when_the_drain_is_over_are_told_and_not_sent(tmp_path: Path) -> None:
@@ -31,6 +36,44 @@ def test_turns_that_wait_when_the_drain_is_over_are_told_and_not_sent(tmp_path: 
 
     more = "[timeouts]\ndrain = 0.2\n"
     run(test, tmp_path, TurnRule(delta_delay=30), serve=False, more=more)
+
+
+class _Broken:
+    """Services with a bug: nothing of them can be used."""
+
+
+def test_a_bug_closes_the_socket_with_1011_and_is_said() -> None:
+    bugs: list[Exception] = []
+    lines: list[str] = []
+
+    async def test() -> None:
+        services = cast("Services", _Broken())
+        broken = WebSockets(services, RequestLog(lines.append), 15.0, bugs.append)
+        server = await asyncio.get_running_loop().create_server(
+            lambda: _Accepts(broken), "127.0.0.1", 0
+        )
+        async with server, client(server.sockets[0].getsockname()[1]) as ws:
+            await ws.create()
+            assert await ws.closed() == 1011
+        assert [type(bug) for bug in bugs] == [AttributeError]
+
+    asyncio.run(test())
+
+
+class _Accepts(asyncio.Protocol):
+    """Accepts each upgrade for a `WebSockets`."""
+
+    def __init__(self, websockets: WebSockets) -> None:
+        self._websockets = websockets
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        lines = data.decode().removesuffix("\r\n\r\n").split("\r\n")[1:]
+        headers = [(n, v) for n, _, v in (line.partition(": ") for line in lines)]
+        answer = upgrade(RESPONSES, headers, UpgradeOptions(deflate=False, largest_bytes=1000))
+        self._websockets.serve(ClientSocket(self._transport, answer), [])
 
 
 # Clients that do not end TCP
