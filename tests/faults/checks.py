@@ -232,7 +232,7 @@ def _is_lost(cell: Cell, turn: Turn, played: Played) -> bool:
     if turn.transport == "http":
         return True  # a connection of its own
     if turn in played.before and cell.phase == "idle":
-        return cell.fault.close is not None
+        return True
     if turn not in played.creates:
         return False
     if turn == played.creates[-1] and ending(played.answer) == SERVED:

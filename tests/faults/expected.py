@@ -81,7 +81,8 @@ def _before(cell: Cell) -> dict[str, Blamed]:
 
 
 def _idle(cell: Cell) -> Expected:
-    if cell.affinity == "anchored" and cell.fault.close is not None:
+    # Whatever comes while no turn runs retires the socket, an error frame as well.
+    if cell.affinity == "anchored":
         return Expected([], [NOT_FOUND])
     if cell.strength == "none":  # whoever was chosen least recently
         return Expected(["work" if len(cell.names) == 1 else "home"], [SERVED])
