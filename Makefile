@@ -3,10 +3,19 @@
 PYTHON =
 VENV = .venv
 BIN = $(VENV)/bin
-CLIENTS_VENV = .venv-clients
-CODEX = .codex-cli
-CODEX_VERSION = 0.169.0
 FILES = codexlb_cli tests tools
+
+# Real clients, each in an environment of its own, in the versions of the files in PINS.
+CLIENTS = .clients
+PINS = tests/clients/pins
+PYTHON_CLIENTS = openai-agents langchain-openai litellm
+NODE_CLIENTS = codex openai-node ai-sdk
+CODEX_READY = $(CLIENTS)/codex/.ready
+OPENAI_READY = $(CLIENTS)/openai-python/.ready
+CLIENTS_READY = $(OPENAI_READY) $(PYTHON_CLIENTS:%=$(CLIENTS)/%/.ready) \
+	$(NODE_CLIENTS:%=$(CLIENTS)/%/.ready)
+WITH_CLIENTS = CLIENTS="$(CURDIR)/$(CLIENTS)" \
+	CODEX_CLI="$(CURDIR)/$(CLIENTS)/codex/node_modules/.bin/codex"
 
 .PHONY: demo test test-faults test-codex test-clients test-browser docs check lint types imports format clean help
 
@@ -15,8 +24,8 @@ help:
 	@echo "make test     the tests, as CI runs them"
 	@echo "make test-faults  every fault in every circumstance, as a table"
 	@echo "make check    the tests, lint, types and import contracts: all of CI"
-	@echo "make test-codex    the real Codex CLI, from npm, against the gateway"
-	@echo "make test-clients  openai-python, over HTTP, in an environment of its own"
+	@echo "make test-clients  real clients against the gateway and the upstream itself, compared"
+	@echo "make test-codex    the part of it with the Codex CLI"
 	@echo "make test-browser  sign-in with a headless Chromium"
 	@echo "make docs     writes the generated parts of docs/ anew"
 	@echo "make format   formats the code"
@@ -31,14 +40,12 @@ test: $(VENV)/.ready-dev
 test-faults: $(VENV)/.ready-dev
 	@$(BIN)/python -W error -m tests.faults $(ARGS)
 
-test-codex: $(VENV)/.ready-dev $(CODEX)/$(CODEX_VERSION)
-	@CODEX_CLI="$(CURDIR)/$(CODEX)/node_modules/.bin/codex" \
-		$(BIN)/python -m pytest -q -n 2 tests/clients/test_codex.py \
-		tests/clients/test_codex_websocket.py tests/clients/test_codex_status.py \
-		tests/clients/test_codex_connect.py $(ARGS)
+test-clients: $(VENV)/.ready-dev $(CLIENTS_READY)
+	@$(WITH_CLIENTS) sh tools/clients.sh $(BIN) "$(CURDIR)/$(CLIENTS)" $(ARGS)
 
-test-clients: $(CLIENTS_VENV)/.ready
-	@$(CLIENTS_VENV)/bin/python -m pytest -q -n 2 tests/clients/test_openai_python*.py $(ARGS)
+test-codex: $(VENV)/.ready-dev $(CODEX_READY)
+	@$(WITH_CLIENTS) $(BIN)/python -m pytest -q -n 2 tests/clients/test_codex*.py \
+		tests/clients/conformance -k codex $(ARGS)
 
 test-browser: $(VENV)/.ready-dev
 	@TEST_BROWSER=1 $(BIN)/python -m pytest -q tests/clients/test_browser.py $(ARGS)
@@ -63,16 +70,20 @@ format: $(VENV)/.ready-dev
 	@$(BIN)/ruff format $(FILES)
 
 clean:
-	rm -rf $(VENV) $(CLIENTS_VENV) $(CODEX)
+	rm -rf $(VENV) $(CLIENTS)
 
 $(VENV)/.ready: pyproject.toml tools/setup.sh
-	@PYTHON="$(PYTHON)" sh tools/setup.sh $(VENV) . $@
+	@PYTHON="$(PYTHON)" sh tools/setup.sh $(VENV) $@ --editable .
 
 $(VENV)/.ready-dev: pyproject.toml tools/setup.sh
-	@PYTHON="$(PYTHON)" sh tools/setup.sh $(VENV) '.[dev]' $@
+	@PYTHON="$(PYTHON)" sh tools/setup.sh $(VENV) $@ --editable '.[dev]'
 
-$(CLIENTS_VENV)/.ready: pyproject.toml tools/setup.sh tools/clients.sh
-	@PYTHON="$(PYTHON)" sh tools/clients.sh $(CLIENTS_VENV) $@
+# The tests with openai-python run in its environment, beside codexlb itself.
+$(OPENAI_READY): $(PINS)/openai-python.txt pyproject.toml tools/setup.sh
+	@PYTHON="$(PYTHON)" sh tools/setup.sh $(@D) $@ --editable '.[dev]' -r $<
 
-$(CODEX)/$(CODEX_VERSION): tools/codex.sh
-	@sh tools/codex.sh $(CODEX) $(CODEX_VERSION) $@
+$(CLIENTS)/%/.ready: $(PINS)/%.txt tools/setup.sh
+	@PYTHON="$(PYTHON)" sh tools/setup.sh $(@D) $@ -r $<
+
+$(CLIENTS)/%/.ready: $(PINS)/%.json tools/node.sh
+	@sh tools/node.sh $(@D) $< $@

@@ -1,8 +1,9 @@
 #!/bin/sh
-# Makes the environment VENV and installs WHAT into it, then touches STAMP.
-# Usage: setup.sh VENV WHAT STAMP. PYTHON names the interpreter, if python3 is not the one.
+# Makes the environment VENV and installs into it what ARGUMENTS tell pip, then touches STAMP.
+# Usage: setup.sh VENV STAMP ARGUMENTS... PYTHON names the interpreter, if python3 is not the one.
 set -eu
-venv=$1 what=$2 stamp=$3
+venv=$1 stamp=$2
+shift 2
 
 new_enough() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
@@ -37,7 +38,7 @@ fi
 if command -v uv >/dev/null 2>&1; then
     [ -e "$venv" ] || uv venv --quiet --python "${python:->=3.11}" "$venv"
     echo "setting up $venv with uv ..." >&2
-    uv pip install --quiet --python "$venv/bin/python" --editable "$what"
+    uv pip install --quiet --python "$venv/bin/python" "$@"
 else
     if [ ! -e "$venv" ]; then
         if ! "$python" -m venv "$venv" >/dev/null 2>&1; then
@@ -48,6 +49,6 @@ else
         fi
     fi
     echo "setting up $venv (a minute, the first time) ..." >&2
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$what"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
 fi
 touch "$stamp"

@@ -81,10 +81,11 @@ def test_a_warm_up_has_no_output_and_costs_nothing() -> None:
 
 def test_a_compaction_is_that_item_alone_and_belongs_to_its_account() -> None:
     message = {"role": "user", "content": "hi"}
-    more = {"include": ["reasoning.encrypted_content"], "tools": [{"type": "function", "name": "f"}]}
-    events = events_of(
-        TurnRule(tool=True), input=[message, {"type": "compaction_trigger"}], **more
-    )
+    more = {
+        "include": ["reasoning.encrypted_content"],
+        "tools": [{"type": "function", "name": "f"}],
+    }
+    events = events_of(TurnRule(tool=True), input=[message, {"type": "compaction_trigger"}], **more)
     (item,) = events[-1]["response"]["output"]
     assert item["type"] == "compaction"
     assert item["encrypted_content"].startswith("enc:work:")

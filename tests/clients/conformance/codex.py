@@ -1,4 +1,4 @@
-"""The Codex CLI: `exec` and its app server, over HTTP and WebSocket, with a key and with a login."""
+"""The Codex CLI: `exec` and its app server, over both transports, with a key and with a login."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from typing import Any
 
 from tests.clients.conformance import upstreams as up
 from tests.clients.conformance.scenario import Scenario, Transport
-from tests.clients.conformance.upstreams import DONE, SAID, TOLD
+from tests.clients.conformance.upstreams import DONE, SAID, TOLD, asked
 
-HELLO: dict[str, object] = {"prompts": ["hello you"]}
+Options = dict[str, object]
+HELLO: Options = {"prompts": ["hello you"]}
 TOOL = {"model": "mock-tool", "prompts": ["Run the tool once.", "again"]}
-ANSWERED = {"turns.0.texts": [SAID], "turns.0.exit": 0, "turns.0.complaints": []}
+ANSWERED: Options = {"turns.0.texts": [SAID], "turns.0.exit": 0, "turns.0.complaints": []}
 RAN = {"turns.0.texts": [TOLD], "turns.0.commands": ["hello-from-tool\n"], "turns.1.exit": 0}
-TWO = {"turns.1.texts": ["You said: two"]}
-THREE = {"turns.1.compactions": 1, "turns.2.texts": ["You said: two"]}
-FINAL = {"turns.0.exit": 1}
+TWO: Options = {"turns.1.texts": ["You said: two"]}
+THREE: Options = {"turns.1.compactions": 1, "turns.2.texts": ["You said: two"]}
+FINAL: Options = {"turns.0.exit": 1}
+USED_UP = "You\u2019ve hit your usage limit. Try again at TIME."
 LIMITED = "error 429 usage_limit_reached"
 
 
@@ -27,10 +29,10 @@ def steps(*taken: dict[str, object], **more: object) -> dict[str, object]:
 def both_ways(transport: Transport) -> list[Scenario]:
     """Return what is played over either transport."""
     over = partial(Scenario, "codex", transport)
-    named = {"provider": "OpenAI"}
-    interrupted = {"steps": [{"prompt": "one", "interrupt": True}, {"prompt": "two"}]}
-    steered = {"steps": [{"prompt": "one", "steer": "rather this"}, {"prompt": "two"}]}
-    lite = {"model": "gpt-5.6-sol"}
+    named: Options = {"provider": "OpenAI"}
+    interrupted: Options = {"steps": [{"prompt": "one", "interrupt": True}, {"prompt": "two"}]}
+    steered: Options = {"steps": [{"prompt": "one", "steer": "rather this"}, {"prompt": "two"}]}
+    lite: Options = {"model": "gpt-5.6-sol"}
     return [
         over("a turn", "exec_turns", ANSWERED, HELLO),
         over("a tool, then resume", "exec_turns", RAN, TOOL),
@@ -75,16 +77,18 @@ def both_ways(transport: Transport) -> list[Scenario]:
     ]
 
 
-def limits(transport: Transport, asked: list[Any]) -> list[Scenario]:
+def limits(transport: Transport, frames: list[Any]) -> list[Scenario]:
     """Return what happens when an account has reached its usage limit."""
     over = partial(Scenario, "codex", transport, action="exec_turns", options=HELLO)
-    warm = [DONE] if asked else []
+    warm = [DONE] if frames else []
     return [
         over(
             "usage limit reached",
             sees=FINAL | {"upstream": [*warm, LIMITED]},
             rules=(up.USAGE_LIMIT,),
-            differs={"turns.0.complaints": ["You’ve hit your usage limit. Try again at TIME."]},
+            differs={
+                "turns.0.complaints": ["You\u2019ve hit your usage limit. Try again at TIME."]
+            },
             why=up.ALL_ACCOUNTS,
         ),
         over(
@@ -92,32 +96,20 @@ def limits(transport: Transport, asked: list[Any]) -> list[Scenario]:
             sees=FINAL,
             rules=(up.WORK_USED_UP,),
             hidden=(),
-            differs={"upstream": [*warm, LIMITED, DONE]} | _frames(asked),
+            differs={"upstream": [*warm, LIMITED, DONE]} | ({"frames": frames} if frames else {}),
             why=up.SERVED_ELSEWHERE,
             accounts=("work", "home"),
         ),
     ]
 
 
-def _frames(asked: list[Any]) -> dict[str, object]:
-    return {"frames": asked} if asked else {}
-
-
-def frame(kinds: int, continues: str | None = None, *, warm_up: bool = False) -> dict[str, object]:
-    """Return how a frame of the CLI's is summed up: so many messages."""
-    return {
-        "type": "response.create",
-        "continues": continues,
-        "input": ["message"] * kinds,
-        "warm_up": warm_up,
-    }
-
-
 WARM_ID = "resp_c0ffee000000000001"
-WARM, ASKED, AGAIN = frame(1, warm_up=True), frame(3, WARM_ID), frame(4)
-SIGN_IN = (
-    f"unexpected status 503 Service Unavailable: {up.SIGN_IN}, url: http://HOST/v1/responses"
-)
+FRAMES = [
+    asked("message", warm_up=True),
+    asked(*["message"] * 3, continues=WARM_ID),
+    asked(*["message"] * 4),
+]
+SIGN_IN = f"unexpected status 503 Service Unavailable: {up.SIGN_IN}, url: http://HOST/v1/responses"
 
 SCENARIOS = [
     *both_ways("HTTP"),
@@ -164,7 +156,7 @@ SCENARIOS = [
         why=up.OUR_ACCOUNT,
     ),
     *both_ways("WebSocket"),
-    *limits("WebSocket", [WARM, ASKED, AGAIN]),
+    *limits("WebSocket", FRAMES),
     Scenario(
         "codex",
         "WebSocket",

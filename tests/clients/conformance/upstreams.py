@@ -1,4 +1,4 @@
-"""How the upstream behaves in scenarios of several clients, and why the gateway answers otherwise."""
+"""How the upstream behaves for several clients, and why and how the gateway answers otherwise."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ SAID = "You said: hello you"
 TOLD = "The tool has answered, so this turn is done."
 
 
-def error(status: int, code: str | None, *, times: int = 0, account: str | None = None, **more: Any) -> TurnRule:
+def error(
+    status: int, code: str | None, *, times: int = 0, account: str | None = None, **more: Any
+) -> TurnRule:
     """Return a rule by which turns are refused."""
     spec = {"status": status, "code": code, "message": f"Refused with {status}."}
     return TurnRule(times=times, account=account, error=ErrorSpec.model_validate(spec | more))
 
 
+RESETS_AT = int(time.time()) + 7200
 USAGE_LIMIT = error(
     429,
     "usage_limit_reached",
     type="usage_limit_reached",
     message="The usage limit has been reached.",
     plan_type="plus",
-    resets_at=int(time.time()) + 7200,
+    resets_at=RESETS_AT,
 )
 WORK_USED_UP = USAGE_LIMIT.model_copy(update={"account": "work"})
 LIMITED = error(429, "rate_limit_exceeded")
@@ -54,6 +57,16 @@ WEATHER = TurnRule(text='{"city": "Oslo", "degrees": 4}')
 def refused_upgrade(status: int) -> HandshakeRule:
     """Return a rule by which upgrades are refused."""
     return HandshakeRule(status=status, error=ErrorSpec(code=f"refused_{status}"))
+
+
+def asked(*kinds: str, continues: str | None = None, warm_up: bool = False) -> dict[str, object]:
+    """Return how a frame of the client's is summed up: by the kinds of its input, or its text."""
+    return {
+        "type": "response.create",
+        "continues": continues,
+        "input": [*kinds],
+        "warm_up": warm_up,
+    }
 
 
 # Why a client sees something else through the gateway.
@@ -99,9 +112,16 @@ def kind_of(status: int, code: str) -> str:
 def frame(status: int, code: str, message: str, **more: Any) -> dict[str, Any]:
     """Return an error frame of the gateway's."""
     fields = {"code": code, "message": message, "param": None, "type": kind_of(status, code)}
-    headers = {name.replace("_", "-"): str(value) for name, value in more.pop("headers", {}).items()}
+    headers = {
+        name.replace("_", "-"): str(value) for name, value in more.pop("headers", {}).items()
+    }
     event: dict[str, Any] = {"type": "error", "status": status, "error": fields | more}
     return event | ({"headers": headers} if headers else {})
+
+
+FINAL = {"x_should_retry": "false"}
+CUT_FRAME = frame(502, "upstream_closed", CUT_OFF, headers=FINAL)
+"""How the gateway ends a stream that broke off, over a WebSocket."""
 
 
 def raised(status: int, code: str, message: str, *, wait: int | None = None, **body: Any) -> Any:
@@ -129,7 +149,3 @@ CUT_STREAM = raised(502, "upstream_closed", CUT_OFF) | {
 def refused_with(status: int) -> tuple[str, str]:
     """Return code and message for an upgrade that the only account was refused."""
     return "upstream_unavailable", f"no upstream could serve this: work refused with {status}"
-
-
-FINAL = {"x_should_retry": "false"}
-CUT_FRAME = frame(502, "upstream_closed", CUT_OFF, headers=FINAL)

@@ -8,7 +8,7 @@ from typing import Any
 
 os.environ["OPENAI_AGENTS_DISABLE_TRACING"] = "1"
 
-from agents import (  # noqa: E402
+from agents import (
     Agent,
     ModelSettings,
     OpenAIProvider,
@@ -17,8 +17,8 @@ from agents import (  # noqa: E402
     function_tool,
     responses_websocket_session,
 )
-from openai import AsyncOpenAI  # noqa: E402
-from reporting import Seen, Task, described, run  # noqa: E402
+from openai import AsyncOpenAI
+from reporting import Seen, Task, described, run
 
 
 @function_tool

@@ -177,9 +177,7 @@ def _act(app: CodexApp, turn: str, step: Seen) -> None:
     if step.get("interrupt"):
         app.call("turn/interrupt", threadId=app.thread, turnId=turn)
     elif "steer" in step:
-        app.call(
-            "turn/steer", threadId=app.thread, expectedTurnId=turn, input=_said(step["steer"])
-        )
+        app.call("turn/steer", threadId=app.thread, expectedTurnId=turn, input=_said(step["steer"]))
 
 
 def _said(text: str) -> list[Seen]:

@@ -71,8 +71,10 @@ def calls(task: Task, seen: Seen) -> None:
     history: list[Any] = [HumanMessage("Weather in Oslo?")]
     history.append(model.invoke(history))
     seen["called"] = _shown(history[-1])
-    for call in history[-1].tool_calls:
-        history.append(ToolMessage(weather.invoke(call["args"]), tool_call_id=call["id"]))
+    history += [
+        ToolMessage(weather.invoke(call["args"]), tool_call_id=call["id"])
+        for call in history[-1].tool_calls
+    ]
     seen["answered"] = _shown(model.invoke(history))
 
 

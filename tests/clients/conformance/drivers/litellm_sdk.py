@@ -7,8 +7,8 @@ from typing import Any
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
-import litellm  # noqa: E402
-from reporting import Seen, Task, run  # noqa: E402
+import litellm
+from reporting import Seen, Task, run
 
 litellm.suppress_debug_info = True
 TOOL = {
@@ -46,7 +46,7 @@ async def aresponses(task: Task, seen: Seen) -> None:
 def stream(task: Task, seen: Seen) -> None:
     seen["events"] = []
     for event in litellm.responses(**_asked(task, stream=True)):
-        text = getattr(event, "delta", None)
+        text = getattr(event, "delta", None) or getattr(event, "message", None)
         seen["events"].append([str(getattr(event.type, "value", event.type)), text])
 
 
