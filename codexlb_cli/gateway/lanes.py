@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import ReferenceType, ref
 
 from codexlb_cli.core.affinity import UNKEYED, Key
 from codexlb_cli.core.failures import is_final
@@ -66,7 +67,7 @@ class Holder:
     seat: Seat | None = None
 
 
-@dataclass(slots=True, repr=False, eq=False)
+@dataclass(slots=True, repr=False, eq=False, weakref_slot=True)
 class Seat:
     """A socket in a lane.
 
@@ -117,7 +118,8 @@ class Lanes:
         self._idle_seconds = idle_seconds
         self._max_age_seconds = max_age_seconds
         self._idle: dict[Lane, list[Seat]] = {}
-        self._anchors: Recent[str, Seat] = Recent(MOST_REMEMBERED)
+        # Of a socket that is gone nothing is kept but which responses lived on it.
+        self._anchors: Recent[str, ReferenceType[Seat]] = Recent(MOST_REMEMBERED)
         self._seats: set[Seat] = set()
         self._free: dict[str, dict[Seat, None]] = {}
         self._waiters: set[asyncio.Future[None]] = set()
@@ -187,7 +189,8 @@ class Lanes:
             response_id: the response.
             holder: who asks; a socket that a client holds is there for its own lanes alone.
         """
-        seat = self._anchors.get(response_id)
+        made_on = self._anchors.get(response_id)
+        seat = None if made_on is None else made_on()
         if seat is None or seat.latest != response_id or not seat.socket.open:
             return None
         foreign = seat.holder is not None and (
@@ -230,7 +233,7 @@ class Lanes:
         """Note the latest response of a socket; None drops the earlier one (a failed turn)."""
         seat.latest = response_id
         if response_id is not None:
-            self._anchors.put(response_id, seat)
+            self._anchors.put(response_id, ref(seat))
 
     def release(self, seat: Seat) -> None:
         """Give a socket back after its terminal event."""

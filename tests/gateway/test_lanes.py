@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from weakref import ref
 
 import pytest
 
+from codexlb_cli.core.affinity import UNKEYED
+from codexlb_cli.gateway.lanes import Lane, Lanes
+from codexlb_cli.gateway.sockets import Socket
 from codexlb_cli.mock_upstream.rules import ErrorSpec, TurnRule
 from tests.gateway.test_closes import keyed
 from tests.gateway.test_endings import ended
@@ -287,3 +292,32 @@ def test_a_stored_response_belongs_to_its_account(tmp_path: Path) -> None:
 
     limited = ErrorSpec(status=429, code="rate_limit_exceeded")
     run(test, tmp_path, TurnRule(model="limited", error=limited))
+
+
+class _Socket:
+    """A socket of which only its end counts."""
+
+    account, opened_at, open, serves_one_turn = "work", 0.0, True, False
+
+    def end(self, label: str, row: object = None) -> None:
+        self.open = False
+
+
+def test_of_a_socket_that_is_gone_only_its_responses_are_remembered() -> None:
+    """A connection takes 17 KB, and 20,000 responses are remembered."""
+
+    async def test() -> None:
+        lanes = Lanes(lambda: 300.0, lambda: 3300.0)
+        socket = cast("Socket", _Socket())
+        seat = lanes.add(socket, Lane(UNKEYED, "work", None, ()))
+        lanes.made(seat, "resp_1")
+        assert lanes.anchor("resp_1") is seat
+        lanes.retire(seat)
+        gone = ref(socket)
+        del seat, socket
+        gc.collect()
+        assert gone() is None
+        assert lanes.made_on_socket("resp_1")
+        assert lanes.anchor("resp_1") is None
+
+    asyncio.run(test())
