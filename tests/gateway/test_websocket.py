@@ -699,7 +699,7 @@ def test_a_turn_that_outlasts_the_drain_gets_an_error_frame(tmp_path: Path) -> N
             socket = to(stage)
             ws = await socket.__aenter__()
             await ws.create()
-            await ws.until("response.output_text.delta")
+            await ws.until("response.created")
         events = await ws.until("error")
         assert (events[-1]["status"], events[-1]["error"]["code"]) == (502, "upstream_closed")
         assert await ws.closed() == 1012

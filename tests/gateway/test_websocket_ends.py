@@ -25,7 +25,7 @@ def test_turns_that_wait_when_the_drain_is_over_are_told_and_not_sent(tmp_path: 
             ws = await socket.__aenter__()
             for _ in range(3):
                 await ws.create()
-            await ws.until("response.output_text.delta")
+            await ws.until("response.created")
         seen = [(await ws.until("error"))[-1] for _ in range(3)]
         assert [error["error"]["code"] for error in seen] == [
             "upstream_closed", "upstream_unavailable", "upstream_unavailable",
@@ -107,12 +107,7 @@ def test_a_client_that_leaves_without_reading_ends_its_turn(tmp_path: Path, how:
 
     async def test(stage: Stage) -> None:
         async with upgraded(stage) as (_, writer):
-            writer.transport.pause_reading()  # type: ignore[attr-defined]
-            create = {"type": "response.create", "model": "mock", "input": "hello"}
-            writer.write(masked(1, json.dumps(create).encode()))
-            while stage.gateway.websockets.running == 0:
-                await asyncio.sleep(0.05)
-            await asyncio.sleep(0.5)
+            await ask_and_do_not_read(stage, writer)
             if how == "close":
                 writer.write(CLOSE_1000)
             else:
@@ -122,4 +117,35 @@ def test_a_client_that_leaves_without_reading_ends_its_turn(tmp_path: Path, how:
             assert [line.split()[-2:] for line in stage.lines] == [["client", "left"]]
             assert len(stage.gateway.services.lanes) == 0
 
-    run(test, tmp_path, TurnRule(text="y" * 30_000_000))
+    run(test, tmp_path, MUCH)
+
+
+async def ask_and_do_not_read(stage: Stage, writer: asyncio.StreamWriter) -> None:
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    create = {"type": "response.create", "model": "mock", "input": "hello"}
+    writer.write(masked(1, json.dumps(create).encode()))
+    while stage.gateway.websockets.running == 0:
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(0.5)
+
+
+MUCH = TurnRule(text="y" * 20_000_000)
+"""More than the buffers of a connection hold."""
+
+
+def test_pongs_that_nobody_reads_do_not_fill_the_memory(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        async with upgraded(stage) as (_, writer):
+            await ask_and_do_not_read(stage, writer)
+            with pytest.raises(ConnectionError):
+                await ping_on(writer)
+            while stage.gateway.websockets.running:
+                await asyncio.sleep(0.1)
+
+    run(test, tmp_path, MUCH)
+
+
+async def ping_on(writer: asyncio.StreamWriter) -> None:
+    for _ in range(1000):
+        writer.write(masked(9, bytes(125)) * 100)
+        await writer.drain()
