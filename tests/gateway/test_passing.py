@@ -339,3 +339,18 @@ def test_bodies_over_the_limit(tmp_path: Path) -> None:
         assert (answer.status, answer.error["code"]) == (400, "invalid_header")
 
     run(test, tmp_path, more="[limits]\nrequest_bytes = 1000\n")
+
+
+def test_an_answer_with_chunks_and_a_length(tmp_path: Path) -> None:
+    """RFC 9112 section 6.3: the chunks count; the length must not reach the client."""
+
+    async def reply(asked: Asked) -> None:
+        await asked.start(200, [("content-length", "3"), ("transfer-encoding", "chunked")])
+        await asked.send(b"5\r\nhello\r\n0\r\n\r\n")
+
+    async def test(stage: Stage) -> None:
+        answer = await sent(stage, "GET", "/v1/audio/x")
+        assert (answer.status, answer.body, answer.complete) == (200, b"hello", True)
+        assert answer.header("content-length") is None
+
+    against(reply, test, tmp_path)
