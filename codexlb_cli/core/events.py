@@ -27,14 +27,19 @@ def is_codex(headers: Sequence[Header]) -> bool:
 
 
 def error_object(error: Mapping[str, object], status: int | None) -> dict[str, object]:
-    """Return an upstream's error object with the four fields that every envelope has."""
+    """Return an upstream's error object with the four fields that every envelope has.
+
+    What JSON cannot write, such as a number beyond what a double takes, is left out.
+    """
     default = error_type("", status if status is not None else 500)
+    told = {name: value for name, value in error.items() if _writable(value)}
+    message, kind = told.get("message"), told.get("type")
     return {
-        **error,
-        "message": error.get("message") or "the upstream refused the request",
-        "type": error.get("type") or default,
-        "code": error.get("code"),
-        "param": error.get("param"),
+        **told,
+        "message": message if message and isinstance(message, str) else _NO_MESSAGE,
+        "type": kind if kind and isinstance(kind, str) else default,
+        "code": told.get("code"),
+        "param": told.get("param"),
     }
 
 
@@ -105,3 +110,14 @@ def our_error(error: ClientError) -> Mapping[str, object]:
     inner = error.envelope()["error"]
     assert isinstance(inner, dict)
     return inner
+
+
+_NO_MESSAGE = "the upstream refused the request"
+
+
+def _writable(value: object) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (ValueError, RecursionError):
+        return False
+    return True

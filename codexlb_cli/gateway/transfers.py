@@ -6,6 +6,7 @@ httpx2 sits behind `Transfers`: no redirect is followed, no proxy, cookie or net
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,6 +23,7 @@ from codexlb_cli.core.headers import Header
 from codexlb_cli.core.requests import body_too_large
 from codexlb_cli.gateway.bodies import STALL_SECONDS, BodyError, ClientGone, Receive
 from codexlb_cli.gateway.sinks import encoded
+from codexlb_cli.gateway.sockets import REFUSAL_BYTES, REFUSAL_SECONDS
 
 
 class TransferError(Exception):
@@ -224,6 +226,17 @@ class Incoming:
         except httpx2.HTTPError:
             raise TransferError from None
         return b"".join(pieces)
+
+    async def read_refusal(self) -> bytes:
+        """Return what comes of a refusal's body: its status is what counts."""
+        body = bytearray()
+        with contextlib.suppress(TimeoutError, httpx2.HTTPError):
+            async with asyncio.timeout(REFUSAL_SECONDS):
+                async for piece in self._response.aiter_bytes():
+                    body += piece
+                    if len(body) > REFUSAL_BYTES:
+                        break
+        return bytes(body)
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Hand the body on as it came, piece by piece.

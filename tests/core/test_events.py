@@ -77,7 +77,9 @@ def test_the_status_of_an_error_that_is_passed_on(status: object, passed: int) -
 
 @given(
     st.none() | st.integers(),
-    st.recursive(st.none() | st.text() | st.integers(), lambda x: st.dictionaries(st.text(), x)),
+    st.recursive(
+        st.none() | st.text() | st.integers() | st.floats(), lambda x: st.dictionaries(st.text(), x)
+    ),
     st.dictionaries(st.sampled_from(["retry-after", "x-codex-a", "set-cookie"]), st.text()),
 )
 def test_whatever_is_passed_on_can_be_sent(status: Any, body: Any, headers: Any) -> None:
@@ -88,5 +90,7 @@ def test_whatever_is_passed_on_can_be_sent(status: Any, body: Any, headers: Any)
     for name, value in lines:
         assert name != "set-cookie"
         assert (name + value).isprintable()
-    json.dumps(envelope).encode()
+    json.dumps(envelope, allow_nan=False).encode()
+    assert isinstance(envelope["error"], dict)
+    assert isinstance(envelope["error"]["message"], str)
     assert {"message", "type", "code", "param"} <= set(error_object({}, None))

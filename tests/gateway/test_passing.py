@@ -354,3 +354,65 @@ def test_an_answer_with_chunks_and_a_length(tmp_path: Path) -> None:
         assert answer.header("content-length") is None
 
     against(reply, test, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"content-length: 100\r\n\r\n{",  # cut off
+        b"content-encoding: gzip\r\ncontent-length: 3\r\n\r\nabc",
+        b"transfer-encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+def test_a_refusal_counts_by_its_status_however_its_body_ends(tmp_path: Path, body: bytes) -> None:
+    """Who refused has not taken the call: nothing may be said of a connection that broke."""
+
+    async def reply(asked: Asked) -> None:
+        await asked.read_all()
+        await asked.send(b"HTTP/1.1 429 Slow Down\r\n" + body)
+
+    async def test(stage: Stage) -> None:
+        limited = await call(stage, "POST", "/v1/batches/batch_1/cancel")
+        assert limited.status == 404  # the word of the next account
+        assert account(limited) == "home"
+
+    against(reply, test, tmp_path, names=["work", "home"])
+
+
+def test_the_body_of_a_refusal_is_not_waited_for(tmp_path: Path) -> None:
+    async def reply(asked: Asked) -> None:
+        await asked.send(b"HTTP/1.1 503 Busy\r\ncontent-length: 100\r\n\r\n{")
+        assert await asked.gone()
+
+    async def test(stage: Stage) -> None:
+        assert (await sent(stage, "GET", "/v1/vector_stores")).status == 200
+
+    against(reply, test, tmp_path, names=["work", "home"])
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ({"detail": "No such plan."}, {"message": "No such plan.", "code": None}),
+        ({"error": {"message": "No.", "x": float("inf")}}, {"message": "No.", "code": None}),
+        ({"error": {"message": 5, "code": {"a": float("nan")}}}, {"code": None}),
+    ],
+)
+def test_what_a_refusal_says_is_passed_on(
+    tmp_path: Path, body: object, error: dict[str, Any]
+) -> None:
+    async def reply(asked: Asked) -> None:
+        text = json.dumps(body).replace("Infinity", "1e999").encode()
+        await asked.read_all()
+        await asked.start(422, [("content-length", str(len(text)))])
+        await asked.send(text)
+
+    async def test(stage: Stage) -> None:
+        answer = await call(stage, "POST", "/v1/embeddings", EMBED)
+        assert answer.status == 422
+        assert answer.error | error == answer.error
+        assert isinstance(answer.error["message"], str)
+        assert b"Infinity" not in answer.body
+        assert b"NaN" not in answer.body
+
+    against(reply, test, tmp_path)
