@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from ssl import SSLContext
 from typing import Protocol
+from urllib.parse import quote
 
 import httpx2
 
@@ -272,11 +274,14 @@ class Transfers:
         timeout = httpx2.Timeout(silence, connect=timeouts.dial, pool=timeouts.dial)
         async with httpx2.AsyncClient(timeout=timeout, trust_env=False, verify=self._tls) as client:
             try:
-                # Made by hand, for the client would add lines of its own.
+                origin, target = _split(request.url)
+                # Made by hand, for the client would add lines of its own, and write the target
+                # in other words.
                 made = httpx2.Request(
                     request.method,
-                    request.url,
+                    origin,
                     headers=encoded(request.headers),
+                    extensions={"target": target},
                     content=request.body.pieces() if request.body else None,
                 )
                 response = await client.send(made, stream=True, follow_redirects=False)
@@ -296,6 +301,20 @@ _NOT_REACHED = (
     httpx2.PoolTimeout,
     httpx2.UnsupportedProtocol,
 )
+
+
+def _split(url: str) -> tuple[str, bytes]:
+    """Return the origin of a URL, and the request target as it stands in it (RFC 9112 3.2.1)."""
+    scheme, _, rest = url.partition("://")
+    authority = _AUTHORITY.match(rest)
+    assert authority is not None, "it matches any text"
+    target = rest[authority.end() :]
+    target = target if target.startswith("/") else f"/{target}"
+    return f"{scheme}://{authority[0]}", quote(target, safe=_VISIBLE).encode()
+
+
+_AUTHORITY = re.compile("[^/?]*")
+_VISIBLE = "".join(map(chr, range(0x21, 0x7F)))
 
 
 def decoded(body: bytes) -> object:

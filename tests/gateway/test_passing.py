@@ -67,6 +67,24 @@ def test_an_endpoint_that_the_gateway_knows_nothing_of(tmp_path: Path) -> None:
     run(test, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        '/v1/things/a[b]{c}|^`"<>;x=%zz%?q=[1]|"<>^`{}\\&x=%7e%7E+%20&&=;\'',
+        "/v1/things/%7Ea~/?a=b?c",
+    ],
+)
+def test_a_target_goes_on_byte_for_byte(tmp_path: Path, target: str) -> None:
+    async def reply(asked: Asked) -> None:
+        await asked.answer(200)
+
+    async def test(stage: Stage) -> None:
+        assert (await sent(stage, "GET", target)).status == 200
+
+    [asked] = against(reply, test, tmp_path)
+    assert asked.head.target == target
+
+
 def test_successive_calls_meet(tmp_path: Path) -> None:
     """Turns go around; what is passed on goes to the first usable account, as configured."""
 
