@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 
 from codexlb_cli.core.client_errors import ClientError, error_type
 from codexlb_cli.core.failures import Failure, error_within
+from codexlb_cli.core.frames import Member, joined, split_members
 from codexlb_cli.core.handshake import client_headers, header_text
 from codexlb_cli.core.headers import Header
 
@@ -70,6 +72,26 @@ def ended_with_error(frame: Mapping[str, object]) -> tuple[int, dict[str, object
     return status, error_object(error_within(frame), status)
 
 
+def whole_response(text: str, done: Sequence[str]) -> str:
+    """Return the response that a terminal event tells of, as JSON, with all of its output.
+
+    The backend of ChatGPT plans tells the items while they are made, and sends the last event with
+    an empty `output`, which clients that stream do not look at (NousResearch/hermes-agent#5689).
+
+    Args:
+        text: the event.
+        done: the `response.output_item.done` events before it.
+    """
+    response = split_members(text).get("response")
+    if response is None:
+        return "{}"
+    if not done or not isinstance(response.value, dict) or response.value.get("output"):
+        return response.raw
+    items = sorted(map(split_members, done), key=_place)
+    output = ",".join(item["item"].raw for item in items if "item" in item)
+    return joined({**split_members(response.raw), "output": Member([], f"[{output}]")})
+
+
 def terminal_event(
     error: Mapping[str, object], last: Mapping[str, object], *, codex: bool, final: bool = False
 ) -> tuple[str, str]:
@@ -121,3 +143,9 @@ def _writable(value: object) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def _place(members: Mapping[str, Member]) -> float:
+    """Return where an item stands in the output; at the end if its event does not say."""
+    index = members.get("output_index")
+    return index.value if index is not None and isinstance(index.value, int) else math.inf

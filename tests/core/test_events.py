@@ -17,6 +17,7 @@ from codexlb_cli.core.events import (
     our_error,
     passed_on,
     terminal_event,
+    whole_response,
 )
 from codexlb_cli.core.failures import parse
 
@@ -73,6 +74,24 @@ def test_codex_gets_a_failure_that_it_retries_with_the_same_id() -> None:
 )
 def test_the_status_of_an_error_that_is_passed_on(status: object, passed: int) -> None:
     assert client_status(status, 1) == passed
+
+
+@pytest.mark.parametrize(
+    ("response", "done", "whole"),
+    [
+        ('{"a" : 1.50,"output":[]}', ['{"item":{"n" : 1}}'], '{"a":1.50,"output":[{"n" : 1}]}'),
+        ('{"id":"r"}', ['{"item":2}', '{"item":1,"output_index":0}'], '{"id":"r","output":[1,2]}'),
+        ('{"output":[],"b":null}', ['{"output_index":0}'], '{"output":[],"b":null}'),
+        ('{ "output" : [ 7 ] }', ['{"item":1}'], '{ "output" : [ 7 ] }'),
+        ('{ "output" : [] }', [], '{ "output" : [] }'),
+        ("5", ['{"item":1}'], "5"),
+    ],
+)
+def test_items_that_the_last_event_leaves_out_are_put_back(
+    response: str, done: list[str], whole: str
+) -> None:
+    assert whole_response(f'{{"type":"response.completed","response":{response}}}', done) == whole
+    assert whole_response("{}", done) == "{}"
 
 
 @given(
