@@ -299,8 +299,9 @@ def _text_format(given: Node) -> Any:
         return given.value
     schema = given.get("json_schema")
     schema.get("name").text()
+    told = {name: value for name, value in schema.members().items() if value is not None}
     # Without a schema any JSON will do, and Responses wants one.
-    return {"schema": {}, **schema.members(), "type": "json_schema"}
+    return {"schema": {}, **told, "type": "json_schema"}
 
 
 def written(value: object) -> Member:
