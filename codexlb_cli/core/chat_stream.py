@@ -80,6 +80,7 @@ class ChatStream:
         self._content = 0
         self._parts: dict[str, _Part] = {}
         self._calls: dict[str, _Call] = {}
+        self._call_ids: set[str] = set()
         self._citations: list[Object] = []
 
     def event(self, kind: str, event: Mapping[str, Any]) -> list[Object]:
@@ -108,9 +109,12 @@ class ChatStream:
             response: the response of the terminal event; it has not failed.
         """
         chunks: list[Object] = []
-        if not self._begun:  # some upstreams send the items only with the last event
-            for index, item in enumerate(objects(response.get("output"))):
+        told = self._begun  # some upstreams send the items only with the last event
+        for index, item in enumerate(objects(response.get("output"))):
+            if not told:
                 chunks += self._item_done(str(index), item)
+            elif (call := call_of(item)) is not None and call[1] not in self._call_ids:
+                chunks += self._item_done(f"last {index}", item)
         self._response = {**self._response, **response}
         if not self._begun:
             chunks.append(self._chunk(self._opening(content="")))
@@ -169,6 +173,7 @@ class ChatStream:
         if self._form.functions and (self._calls or kind != "function"):
             return []  # the deprecated form tells of one function
         call = self._calls[key] = _Call(len(self._calls), kind)
+        self._call_ids.add(call_id)
         opened = call_object(kind, call_id, name, "")
         if self._form.functions:
             return self._delta({"function_call": opened["function"]})
