@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 
 from codexlb_cli.core.client_errors import ClientError, error_type
 from codexlb_cli.core.failures import Failure, error_within
+from codexlb_cli.core.frames import Member, joined, split_members
 from codexlb_cli.core.handshake import client_headers, header_text
 from codexlb_cli.core.headers import Header
 
@@ -27,14 +29,19 @@ def is_codex(headers: Sequence[Header]) -> bool:
 
 
 def error_object(error: Mapping[str, object], status: int | None) -> dict[str, object]:
-    """Return an upstream's error object with the four fields that every envelope has."""
+    """Return an upstream's error object with the four fields that every envelope has.
+
+    What JSON cannot write, such as a number beyond what a double takes, is left out.
+    """
     default = error_type("", status if status is not None else 500)
+    told = {name: value for name, value in error.items() if _writable(value)}
+    message, kind = told.get("message"), told.get("type")
     return {
-        **error,
-        "message": error.get("message") or "the upstream refused the request",
-        "type": error.get("type") or default,
-        "code": error.get("code"),
-        "param": error.get("param"),
+        **told,
+        "message": message if message and isinstance(message, str) else _NO_MESSAGE,
+        "type": kind if kind and isinstance(kind, str) else default,
+        "code": told.get("code"),
+        "param": told.get("param"),
     }
 
 
@@ -63,6 +70,26 @@ def ended_with_error(frame: Mapping[str, object]) -> tuple[int, dict[str, object
     """Return status and error object of the error frame that ends a response."""
     status = client_status(frame.get("status", frame.get("status_code")), 502)
     return status, error_object(error_within(frame), status)
+
+
+def whole_response(text: str, done: Sequence[str]) -> str:
+    """Return the response that a terminal event tells of, as JSON, with all of its output.
+
+    The backend of ChatGPT plans tells the items while they are made, and sends the last event with
+    an empty `output`, which clients that stream do not look at (NousResearch/hermes-agent#5689).
+
+    Args:
+        text: the event.
+        done: the `response.output_item.done` events before it.
+    """
+    response = split_members(text).get("response")
+    if response is None:
+        return "{}"
+    if not done or not isinstance(response.value, dict) or response.value.get("output"):
+        return response.raw
+    items = sorted(map(split_members, done), key=_place)
+    output = ",".join(item["item"].raw for item in items if "item" in item)
+    return joined({**split_members(response.raw), "output": Member([], f"[{output}]")})
 
 
 def terminal_event(
@@ -105,3 +132,20 @@ def our_error(error: ClientError) -> Mapping[str, object]:
     inner = error.envelope()["error"]
     assert isinstance(inner, dict)
     return inner
+
+
+_NO_MESSAGE = "the upstream refused the request"
+
+
+def _writable(value: object) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _place(members: Mapping[str, Member]) -> float:
+    """Return where an item stands in the output; at the end if its event does not say."""
+    index = members.get("output_index")
+    return index.value if index is not None and isinstance(index.value, int) else math.inf

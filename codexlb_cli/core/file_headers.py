@@ -60,7 +60,9 @@ def answer_headers(upstream: Iterable[Header], *, content: bool) -> list[Header]
         content: whether the answer is relayed byte for byte, as a file's content is.
     """
     lines = list(upstream)
-    names = (*_ANSWERED, *_ANSWERED_CONTENT) if content else _ANSWERED
+    names = {*_ANSWERED, *_ANSWERED_CONTENT} if content else {*_ANSWERED}
+    if any(name.lower() == "transfer-encoding" for name, _ in lines):
+        names.discard("content-length")  # it says nothing beside it (RFC 9112 section 6.3)
     kept = {n.lower(): v for n, v in lines if n.lower() in names and header_text(v) is not None}
     return [*kept.items(), *client_headers(lines)]
 

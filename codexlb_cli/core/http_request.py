@@ -191,7 +191,7 @@ def refusal_frame(status: int, headers: Sequence[Header], body: bytes) -> str:
     """
     frame: dict[str, object] = {"type": "error", "status": status, "headers": dict(headers)}
     try:
-        return _json({**frame, "error": _error(body)})
+        return _json({**frame, "error": error_in(body)})
     except RecursionError:
         return _json({**frame, "error": {}})
 
@@ -225,7 +225,8 @@ def _value(headers: Sequence[Header], name: str) -> str | None:
     return next((value for known, value in headers if known == name), None)
 
 
-def _error(body: bytes) -> object:
+def error_in(body: bytes) -> object:
+    """Return the error that the body of a refusal tells, in whichever form; {} if it tells none."""
     try:
         document = json.loads(body, parse_constant=_no_constant)
     except (ValueError, RecursionError):

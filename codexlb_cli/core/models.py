@@ -13,13 +13,16 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from codexlb_cli.core.accounts import Account, Availability
+from codexlb_cli.core.calls import refusal
 from codexlb_cli.core.client_errors import (
     ClientError,
     Shortage,
     nobody_can_serve,
     upstream_unavailable,
 )
+from codexlb_cli.core.events import passed_on
 from codexlb_cli.core.frames import Member, split_items, split_members
+from codexlb_cli.core.http_request import error_in
 from codexlb_cli.core.selection import Pool
 
 MODELS_ETAG_HEADER = "x-models-etag"
@@ -244,5 +247,11 @@ def _with_entries(body: bytes, form: Form, entries: Sequence[str]) -> bytes:
 
 
 def _as_it_is(answer: Answered, said: Mapping[str, Said]) -> ModelList:
+    """Return an account's answer byte for byte; of a refusal what it says, as every error."""
     names = (answer.account.name,)
+    if answer.status >= 300:
+        failure = refusal(answer.status, {"error": error_in(answer.body)}, {}, now=0.0)
+        status, _, envelope = passed_on(failure)
+        body = json.dumps(envelope).encode()
+        return ModelList(status, body, None, "application/json", names, said)
     return ModelList(answer.status, answer.body, answer.etag, answer.content_type, names, said)

@@ -82,7 +82,9 @@ def read_passed(
         return ClientError("not_supported", text)
     path = raw_path.removeprefix(prefix) or "/"
     segments = [unquote(segment) for segment in path.split("/")[1:]]
-    if any("/" in s or s in (".", "..") or _STRANGE.search(s) for s in segments):
+    # `/v1%2F..%2Fx` matches as `/v1/../x`, and hides from `segments` what it leads to.
+    plain = raw_path.startswith(prefix) and path.startswith("/")
+    if not plain or any("/" in s or s in (".", "..") or _STRANGE.search(s) for s in segments):
         return ClientError("invalid_request", "the path cannot be passed on as it is")
     if (why := _NOT_PASSED.get(segments[0])) is not None:
         return ClientError("not_supported", f"{shown} is not bridged: {why}")

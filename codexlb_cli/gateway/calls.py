@@ -35,6 +35,7 @@ from codexlb_cli.core.failures import (
 )
 from codexlb_cli.core.handshake import HandshakeInputs
 from codexlb_cli.core.headers import Header
+from codexlb_cli.core.http_request import error_in
 from codexlb_cli.core.ownership import Ownership
 from codexlb_cli.core.requests import handshake_inputs
 from codexlb_cli.core.selection import Pool
@@ -47,7 +48,6 @@ from codexlb_cli.gateway.transfers import (
     RequestBody,
     TransferError,
     Transfers,
-    decoded,
 )
 
 LONGEST_ANSWER_BYTES = 32 * 1024 * 1024
@@ -223,7 +223,7 @@ class Calls:
 
     async def refused(self, answer: Incoming, name: str) -> Failure:
         """Read a refusal, and learn what it says of the account."""
-        body = decoded(await answer.read(LONGEST_ANSWER_BYTES))
+        body = {"error": error_in(await answer.read_refusal())}
         failure = refusal(answer.status, body, dict(answer.headers), self._services.now())
         if failure.evidence.effect is not Effect.NEUTRAL and self._request.blames(failure):
             self._services.accounts.blame(name, failure.evidence)

@@ -25,13 +25,16 @@ from codexlb_cli.core.http_request import (
     refusal_frame,
 )
 from codexlb_cli.gateway.http_connection import Connection, connect
-from codexlb_cli.gateway.sockets import DialError, DialOptions, SocketGone
+from codexlb_cli.gateway.sockets import (
+    REFUSAL_BYTES,
+    REFUSAL_SECONDS,
+    DialError,
+    DialOptions,
+    SocketGone,
+)
 from codexlb_cli.gateway.sse import SseDecoder
 
 _HEAD_BYTES = 256 * 1024
-_REFUSAL_BYTES = 256 * 1024
-_REFUSAL_SECONDS = 2.0
-"""A refusal's status is what counts: its body is not waited for any longer."""
 
 
 class HttpUpstream:
@@ -139,10 +142,10 @@ class HttpUpstream:
     async def _refusal_body(self) -> bytes:
         body = bytearray()
         with contextlib.suppress(TimeoutError, SocketGone):
-            async with asyncio.timeout(_REFUSAL_SECONDS):
+            async with asyncio.timeout(REFUSAL_SECONDS):
                 while isinstance(part := await self._next(), h11.Data):
                     body += part.data
-                    if len(body) > _REFUSAL_BYTES:
+                    if len(body) > REFUSAL_BYTES:
                         break
         return bytes(body)
 

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from codexlb_cli.config.policies import OWN_USER_AGENT
 from codexlb_cli.core.accounts import Account
 from codexlb_cli.core.client_errors import ClientError
-from codexlb_cli.core.handshake import HandshakeInputs, account_lines
+from codexlb_cli.core.handshake import HandshakeInputs, account_lines, header_text
 from codexlb_cli.core.headers import HeaderOptions
 from codexlb_cli.core.models import (
     CATALOGUE,
@@ -117,10 +117,8 @@ class Models:
                 body += part
                 if len(body) > LARGEST_LIST_BYTES:
                     return None
-        told = answer.headers
-        return Answered(
-            account, answer.status_code, bytes(body), told.get("etag"), told.get("content-type")
-        )
+        etag, kind = (header_text(answer.headers.get(n)) for n in ("etag", "content-type"))
+        return Answered(account, answer.status_code, bytes(body), etag, kind)
 
 
 def _answer(outcome: ModelList | None, pool: Pool, failed: str) -> Response:

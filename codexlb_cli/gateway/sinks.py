@@ -19,9 +19,10 @@ from codexlb_cli.core.events import (
     our_error,
     passed_on,
     terminal_event,
+    whole_response,
 )
 from codexlb_cli.core.failures import Failure, error_within, is_final
-from codexlb_cli.core.frames import split_members
+from codexlb_cli.core.frames import ITEM_DONE_EVENT
 from codexlb_cli.core.headers import Header
 from codexlb_cli.gateway.keepalive import KeepAlive
 
@@ -253,18 +254,27 @@ class WholeSink(_BeforeHead):
 
 
 class JsonSink(WholeSink):
-    """Writes a turn as the terminal event's `response` object."""
+    """Writes a turn as the terminal event's `response` object.
+
+    Args:
+        send: ASGI's send.
+    """
+
+    def __init__(self, send: Send) -> None:
+        super().__init__(send)
+        self._done: list[str] = []
 
     async def event(self, kind: str, text: str) -> None:
-        """Events before the last one are not part of the answer."""
+        """Keep the items that are done: some upstreams leave them out of the response."""
+        if kind == ITEM_DONE_EVENT:
+            self._done.append(text)
 
     async def finish(self, kind: str, text: str) -> None:
         """Write the response object; `failed` and `incomplete` are 200, as over HTTP upstream."""
         if kind == "error":
             await self.refuse(*ended_with_error(json_object(text)))
             return
-        response = split_members(text).get("response")
-        await self.answer(response.raw if response else "{}")
+        await self.answer(whole_response(text, self._done))
 
 
 def json_object(text: str) -> dict[str, Any]:

@@ -15,6 +15,11 @@ PING_SECONDS = 20.0
 PONG_SECONDS = 20.0
 """A ping every 20 s; no pong for 20 s more, while we are reading, ends a socket."""
 
+REFUSAL_BYTES = 256 * 1024
+REFUSAL_SECONDS = 2.0
+"""Of an answer over HTTP: a refusal's status is what counts, so its body is not waited for any
+longer."""
+
 
 class DialError(Exception):
     """An account could not be dialled; `failure` says why."""

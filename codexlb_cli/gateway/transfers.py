@@ -6,13 +6,16 @@ httpx2 sits behind `Transfers`: no redirect is followed, no proxy, cookie or net
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from ssl import SSLContext
 from typing import Protocol
+from urllib.parse import quote
 
 import httpx2
 
@@ -22,6 +25,7 @@ from codexlb_cli.core.headers import Header
 from codexlb_cli.core.requests import body_too_large
 from codexlb_cli.gateway.bodies import STALL_SECONDS, BodyError, ClientGone, Receive
 from codexlb_cli.gateway.sinks import encoded
+from codexlb_cli.gateway.sockets import REFUSAL_BYTES, REFUSAL_SECONDS
 
 
 class TransferError(Exception):
@@ -225,6 +229,17 @@ class Incoming:
             raise TransferError from None
         return b"".join(pieces)
 
+    async def read_refusal(self) -> bytes:
+        """Return what comes of a refusal's body: its status is what counts."""
+        body = bytearray()
+        with contextlib.suppress(TimeoutError, httpx2.HTTPError):
+            async with asyncio.timeout(REFUSAL_SECONDS):
+                async for piece in self._response.aiter_bytes():
+                    body += piece
+                    if len(body) > REFUSAL_BYTES:
+                        break
+        return bytes(body)
+
     async def pieces(self) -> AsyncIterator[bytes]:
         """Hand the body on as it came, piece by piece.
 
@@ -259,11 +274,14 @@ class Transfers:
         timeout = httpx2.Timeout(silence, connect=timeouts.dial, pool=timeouts.dial)
         async with httpx2.AsyncClient(timeout=timeout, trust_env=False, verify=self._tls) as client:
             try:
-                # Made by hand, for the client would add lines of its own.
+                origin, target = _split(request.url)
+                # Made by hand, for the client would add lines of its own, and write the target
+                # in other words.
                 made = httpx2.Request(
                     request.method,
-                    request.url,
+                    origin,
                     headers=encoded(request.headers),
+                    extensions={"target": target},
                     content=request.body.pieces() if request.body else None,
                 )
                 response = await client.send(made, stream=True, follow_redirects=False)
@@ -283,6 +301,20 @@ _NOT_REACHED = (
     httpx2.PoolTimeout,
     httpx2.UnsupportedProtocol,
 )
+
+
+def _split(url: str) -> tuple[str, bytes]:
+    """Return the origin of a URL, and the request target as it stands in it (RFC 9112 3.2.1)."""
+    scheme, _, rest = url.partition("://")
+    authority = _AUTHORITY.match(rest)
+    assert authority is not None, "it matches any text"
+    target = rest[authority.end() :]
+    target = target if target.startswith("/") else f"/{target}"
+    return f"{scheme}://{authority[0]}", quote(target, safe=_VISIBLE).encode()
+
+
+_AUTHORITY = re.compile("[^/?]*")
+_VISIBLE = "".join(map(chr, range(0x21, 0x7F)))
 
 
 def decoded(body: bytes) -> object:

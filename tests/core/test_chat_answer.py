@@ -311,6 +311,17 @@ def test_a_stream_whose_last_event_alone_tells_the_answer() -> None:
     assert (told["message"]["content"], told["finish_reason"]) == ("Hi", "tool_calls")
 
 
+def test_a_call_that_only_the_last_event_tells() -> None:
+    """A client that hears of no call stops, where one that does not stream goes on."""
+    done = {"type": "response.output_item.done", "output_index": 1, "item": call(1)}
+    said = {"type": "response.output_text.delta", "output_index": 0, "delta": "Hi"}
+    last = {"response": response(message(text("Hi")), call(1), call(2))}
+    told = put_together(streamed(PLAIN, [said, done, last]))
+    whole = chat_completion(last["response"], [], PLAIN)["choices"][0]
+    assert told["message"]["tool_calls"] == whole["message"]["tool_calls"]
+    assert (told["message"]["content"], told["finish_reason"]) == ("Hi", "tool_calls")
+
+
 def test_an_answer_without_items() -> None:
     assert deltas(streamed(PLAIN, [{"response": response()}])) == [
         ({"role": "assistant", "content": "", "refusal": None}, None),

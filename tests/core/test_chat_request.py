@@ -54,6 +54,15 @@ PLACE = {"city": "Oslo", "country": "NO"}
             {"text": {"format": {"type": "json_schema", "name": "w", "schema": {}}}},
         ),
         (
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "w", "schema": None, "strict": None},
+                }
+            },
+            {"text": {"format": {"type": "json_schema", "name": "w", "schema": {}}}},
+        ),
+        (
             {"logprobs": True, "top_logprobs": 3},
             {"include": ["message.output_text.logprobs"], "top_logprobs": 3},
         ),

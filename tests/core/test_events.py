@@ -17,6 +17,7 @@ from codexlb_cli.core.events import (
     our_error,
     passed_on,
     terminal_event,
+    whole_response,
 )
 from codexlb_cli.core.failures import parse
 
@@ -75,9 +76,29 @@ def test_the_status_of_an_error_that_is_passed_on(status: object, passed: int) -
     assert client_status(status, 1) == passed
 
 
+@pytest.mark.parametrize(
+    ("response", "done", "whole"),
+    [
+        ('{"a" : 1.50,"output":[]}', ['{"item":{"n" : 1}}'], '{"a":1.50,"output":[{"n" : 1}]}'),
+        ('{"id":"r"}', ['{"item":2}', '{"item":1,"output_index":0}'], '{"id":"r","output":[1,2]}'),
+        ('{"output":[],"b":null}', ['{"output_index":0}'], '{"output":[],"b":null}'),
+        ('{ "output" : [ 7 ] }', ['{"item":1}'], '{ "output" : [ 7 ] }'),
+        ('{ "output" : [] }', [], '{ "output" : [] }'),
+        ("5", ['{"item":1}'], "5"),
+    ],
+)
+def test_items_that_the_last_event_leaves_out_are_put_back(
+    response: str, done: list[str], whole: str
+) -> None:
+    assert whole_response(f'{{"type":"response.completed","response":{response}}}', done) == whole
+    assert whole_response("{}", done) == "{}"
+
+
 @given(
     st.none() | st.integers(),
-    st.recursive(st.none() | st.text() | st.integers(), lambda x: st.dictionaries(st.text(), x)),
+    st.recursive(
+        st.none() | st.text() | st.integers() | st.floats(), lambda x: st.dictionaries(st.text(), x)
+    ),
     st.dictionaries(st.sampled_from(["retry-after", "x-codex-a", "set-cookie"]), st.text()),
 )
 def test_whatever_is_passed_on_can_be_sent(status: Any, body: Any, headers: Any) -> None:
@@ -88,5 +109,7 @@ def test_whatever_is_passed_on_can_be_sent(status: Any, body: Any, headers: Any)
     for name, value in lines:
         assert name != "set-cookie"
         assert (name + value).isprintable()
-    json.dumps(envelope).encode()
+    json.dumps(envelope, allow_nan=False).encode()
+    assert isinstance(envelope["error"], dict)
+    assert isinstance(envelope["error"]["message"], str)
     assert {"message", "type", "code", "param"} <= set(error_object({}, None))

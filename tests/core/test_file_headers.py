@@ -148,3 +148,9 @@ def test_what_the_client_sees() -> None:
 def test_bodies_that_are_not_even_read(inbound: list[Header], code: str | None) -> None:
     error = body_error(inbound, 10)
     assert (error.code if error else None) == code
+
+
+def test_a_length_beside_chunks_says_nothing() -> None:
+    """RFC 9112 section 6.3: the chunks count, so the length must not be handed on."""
+    lines = [("Content-Length", "3"), ("Transfer-Encoding", "chunked"), ("Content-Type", "a/b")]
+    assert answer_headers(lines, content=True) == [("content-type", "a/b")]

@@ -27,6 +27,13 @@ def test_paths_go_on_as_they_came() -> None:
         assert (call.method, call.path, call.takes_body) == ("PUT", raw, False)
 
 
+@pytest.mark.parametrize("raw", ["/%76%31/embeddings", "/v%31/files/f/new", "/v1%2fembeddings"])
+def test_a_prefix_that_is_written_in_other_words(raw: str) -> None:
+    error = read_passed("GET", "/v1", raw, [])
+    assert isinstance(error, ClientError)
+    assert error.code == "invalid_request"
+
+
 @given(st.text(st.sampled_from("./%2eEfF5cab\\"), max_size=24))
 def test_no_path_leads_out_of_the_base_url(tail: str) -> None:
     call = read_passed("GET", "/v1", f"/v1/{tail}", [])
@@ -45,6 +52,8 @@ def test_no_path_leads_out_of_the_base_url(tail: str) -> None:
         ("/v1", "/realtime/calls/1", "not_supported", "WebSocket"),
         ("/backend-api/codex", "/x", "not_supported", "POST /backend-api/codex/x is not bridged"),
         ("/v1", "/a/../b", "invalid_request", "path"),
+        ("/v1", "%2F..%2F..%2Fadmin/x", "invalid_request", "path"),
+        ("/v1", "%2ffiles/f/new", "invalid_request", "path"),
         # A turn by a side door would belong to nobody.
         ("/v1", "/responses/", "not_supported", "which account"),
         ("/v1", "/%72esponses", "not_supported", "which account"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -464,3 +465,16 @@ async def connection_of(stage: Stage) -> AsyncIterator[Exchange]:
             await exchange.head()
             await exchange.event()
         yield exchange
+
+
+def test_an_answer_in_one_piece_has_what_the_last_event_leaves_out(tmp_path: Path) -> None:
+    """The backend of ChatGPT plans ends with an empty `output`."""
+    item = '{"type":"message","id":"msg_1","content":[{"type":"output_text","text":"hi"}]}'
+    done = f'{{"type":"response.output_item.done","output_index":0,"item":{item}}}'
+
+    async def test(stage: Stage, _raw: RawUpstream) -> None:
+        answer = await stage.turn(stream=False)
+        assert (answer.status, answer.json["id"]) == (200, "resp_1")
+        assert answer.json["output"] == [json.loads(item)]
+
+    run_raw(test, tmp_path, [STREAM_HEAD, sse(CREATED, done, COMPLETED)])

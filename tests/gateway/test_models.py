@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from codexlb_cli.mock_upstream.rules import ErrorSpec, HandshakeRule, ModelsRule, TurnRule
+from tests.gateway.filing import account
 from tests.support.gateway import Stage, closed_port, play, run
 from tests.support.raw_upstream import RawUpstream, plain
 
@@ -221,3 +222,47 @@ def test_an_account_without_a_catalogue_sends_nobody_for_it(tmp_path: Path) -> N
     key = ModelsRule(account="work", catalogue=False, etag='"w"')
     rules = (key, HOME, tells("work", '"w"'), tells("home", '"h"'))
     run(test, tmp_path, *rules, names=["work", "home"], accounts=OWN)
+
+
+@pytest.mark.parametrize("path", ["/v1/models", CATALOGUE, "/v1/models/x"])
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"<html>LEAK</html>", "the upstream refused the request"),
+        (b"", "the upstream refused the request"),
+        (b'{"detail":"Not here."}', "Not here."),
+        (b'{"error":{"message":"No.","type":"t","code":null}}', "No."),
+    ],
+)
+def test_a_refusal_comes_in_the_envelope(
+    tmp_path: Path, path: str, body: bytes, message: str
+) -> None:
+    async def main() -> None:
+        refused = plain(404, body, "content-type: text/html", 'etag: "e"', "set-cookie: LEAK")
+        async with RawUpstream([refused]) as raw:
+
+            async def test(stage: Stage) -> None:
+                answer = await stage.get(path)
+                assert (answer.status, answer.error["message"]) == (404, message)
+                assert (answer.header("etag"), account(answer)) == (None, "work")
+                assert answer.header("x-request-id")
+                assert "LEAK" not in repr(answer)
+
+            await play(test, tmp_path, names=["work"], urls={"work": raw.base_url})
+
+    asyncio.run(main())
+
+
+def test_header_values_that_cannot_be_sent_are_left_out(tmp_path: Path) -> None:
+    async def main() -> None:
+        lines = ("content-type: a\x01b", "etag: \x7f")
+        async with RawUpstream([plain(200, b"{}", *lines)]) as raw:
+
+            async def test(stage: Stage) -> None:
+                answer = await stage.get("/v1/models/x")
+                assert (answer.status, answer.body) == (200, b"{}")
+                assert (answer.header("content-type"), answer.header("etag")) == (None, None)
+
+            await play(test, tmp_path, names=["work"], urls={"work": raw.base_url})
+
+    asyncio.run(main())

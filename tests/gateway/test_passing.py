@@ -67,6 +67,24 @@ def test_an_endpoint_that_the_gateway_knows_nothing_of(tmp_path: Path) -> None:
     run(test, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        '/v1/things/a[b]{c}|^`"<>;x=%zz%?q=[1]|"<>^`{}\\&x=%7e%7E+%20&&=;\'',
+        "/v1/things/%7Ea~/?a=b?c",
+    ],
+)
+def test_a_target_goes_on_byte_for_byte(tmp_path: Path, target: str) -> None:
+    async def reply(asked: Asked) -> None:
+        await asked.answer(200)
+
+    async def test(stage: Stage) -> None:
+        assert (await sent(stage, "GET", target)).status == 200
+
+    [asked] = against(reply, test, tmp_path)
+    assert asked.head.target == target
+
+
 def test_successive_calls_meet(tmp_path: Path) -> None:
     """Turns go around; what is passed on goes to the first usable account, as configured."""
 
@@ -144,6 +162,8 @@ def test_what_is_not_passed_on(tmp_path: Path, method: str, path: str) -> None:
     [
         ("/v1/../admin", "invalid_request"),
         ("/v1/%2e%2e/admin", "invalid_request"),
+        ("/v1%2F..%2F..%2Fadmin/x", "invalid_request"),
+        ("/%76%31/embeddings", "invalid_request"),
         ("/v1/a/..%2fb", "invalid_request"),
         ("/v1/a/./b", "invalid_request"),
         ("/v1/a%5c..%5cb", "invalid_request"),
@@ -337,3 +357,80 @@ def test_bodies_over_the_limit(tmp_path: Path) -> None:
         assert (answer.status, answer.error["code"]) == (400, "invalid_header")
 
     run(test, tmp_path, more="[limits]\nrequest_bytes = 1000\n")
+
+
+def test_an_answer_with_chunks_and_a_length(tmp_path: Path) -> None:
+    """RFC 9112 section 6.3: the chunks count; the length must not reach the client."""
+
+    async def reply(asked: Asked) -> None:
+        await asked.start(200, [("content-length", "3"), ("transfer-encoding", "chunked")])
+        await asked.send(b"5\r\nhello\r\n0\r\n\r\n")
+
+    async def test(stage: Stage) -> None:
+        answer = await sent(stage, "GET", "/v1/audio/x")
+        assert (answer.status, answer.body, answer.complete) == (200, b"hello", True)
+        assert answer.header("content-length") is None
+
+    against(reply, test, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"content-length: 100\r\n\r\n{",  # cut off
+        b"content-encoding: gzip\r\ncontent-length: 3\r\n\r\nabc",
+        b"transfer-encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+def test_a_refusal_counts_by_its_status_however_its_body_ends(tmp_path: Path, body: bytes) -> None:
+    """Who refused has not taken the call: nothing may be said of a connection that broke."""
+
+    async def reply(asked: Asked) -> None:
+        await asked.read_all()
+        await asked.send(b"HTTP/1.1 429 Slow Down\r\n" + body)
+
+    async def test(stage: Stage) -> None:
+        limited = await call(stage, "POST", "/v1/batches/batch_1/cancel")
+        assert limited.status == 404  # the word of the next account
+        assert account(limited) == "home"
+
+    against(reply, test, tmp_path, names=["work", "home"])
+
+
+def test_the_body_of_a_refusal_is_not_waited_for(tmp_path: Path) -> None:
+    async def reply(asked: Asked) -> None:
+        await asked.send(b"HTTP/1.1 503 Busy\r\ncontent-length: 100\r\n\r\n{")
+        assert await asked.gone()
+
+    async def test(stage: Stage) -> None:
+        assert (await sent(stage, "GET", "/v1/vector_stores")).status == 200
+
+    against(reply, test, tmp_path, names=["work", "home"])
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ({"detail": "No such plan."}, {"message": "No such plan.", "code": None}),
+        ({"error": {"message": "No.", "x": float("inf")}}, {"message": "No.", "code": None}),
+        ({"error": {"message": 5, "code": {"a": float("nan")}}}, {"code": None}),
+    ],
+)
+def test_what_a_refusal_says_is_passed_on(
+    tmp_path: Path, body: object, error: dict[str, Any]
+) -> None:
+    async def reply(asked: Asked) -> None:
+        text = json.dumps(body).replace("Infinity", "1e999").encode()
+        await asked.read_all()
+        await asked.start(422, [("content-length", str(len(text)))])
+        await asked.send(text)
+
+    async def test(stage: Stage) -> None:
+        answer = await call(stage, "POST", "/v1/embeddings", EMBED)
+        assert answer.status == 422
+        assert answer.error | error == answer.error
+        assert isinstance(answer.error["message"], str)
+        assert b"Infinity" not in answer.body
+        assert b"NaN" not in answer.body
+
+    against(reply, test, tmp_path)
