@@ -147,13 +147,6 @@ def runs(transport: Transport) -> list[Scenario]:
             rules=(up.TOO_LONG,),
         ),
         over(
-            "error 429, then an answer",
-            "turns",
-            {"runs.1.text": AGAIN},
-            PROMPTS,
-            rules=(up.LIMITED_ONCE,),
-        ),
-        over(
             "1011 before the first event",
             "turns",
             {"runs.0.error.class": "RuntimeError" if sockets else "APIConnectionError"},

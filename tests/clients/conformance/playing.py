@@ -135,8 +135,9 @@ def _upstreams_view(scenario: Scenario, mock: RunningMock) -> Document:
     if scenario.transport == "WebSocket":
         frames = [frame.json for frame in mock.upstream.frames]
         view["frames"] = [_asked(frame) for frame in frames]
-        # `stream` is of HTTP alone, and the gateway leaves it out.
-        view["fields"] = sorted({name for frame in frames for name in frame} - {"stream"})
+        # `stream` is of HTTP alone, and a lane has an upstream socket for itself.
+        left_out = {"stream", "stream_id"}
+        view["fields"] = sorted({name for frame in frames for name in frame} - left_out)
         metadata = (frame.get("client_metadata", {}) for frame in frames)
         view["metadata"] = sorted({name for names in metadata for name in names})
     return view
