@@ -32,6 +32,8 @@ def both_ways(transport: Transport) -> list[Scenario]:
     named: Options = {"provider": "OpenAI"}
     interrupted: Options = {"steps": [{"prompt": "one", "interrupt": True}, {"prompt": "two"}]}
     steered: Options = {"steps": [{"prompt": "one", "steer": "rather this"}, {"prompt": "two"}]}
+    sockets = transport == "WebSocket"
+    interrupted_upstream: Options = {"upstream.1": "response.incomplete"} if sockets else {}
     lite: Options = {"model": "gpt-5.6-sol"}
     return [
         over("a turn", "exec_turns", ANSWERED, HELLO),
@@ -60,7 +62,7 @@ def both_ways(transport: Transport) -> list[Scenario]:
         over(
             "steering, then another turn",
             "conversation",
-            {"turns.0.status": "completed"} | TWO,
+            {"turns.0.texts": ["You said: rather this"]} | TWO | interrupted_upstream,
             steered | lite,
             rules=(up.SLOW,),
         ),
@@ -157,6 +159,15 @@ SCENARIOS = [
     ),
     *both_ways("WebSocket"),
     *limits("WebSocket", FRAMES),
+    Scenario(
+        "codex",
+        "WebSocket",
+        "a tool, then resume, ChatGPT login, built-in provider",
+        "exec_turns",
+        RAN,
+        TOOL | {"provider": "built-in"},
+        login=True,
+    ),
     Scenario(
         "codex",
         "WebSocket",

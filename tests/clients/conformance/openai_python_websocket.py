@@ -16,14 +16,6 @@ Asked = dict[str, Any]
 HELLO: Asked = {"model": "mock", "input": "hello you"}
 CHAINED: Asked = {"create": HELLO, "chained": True}
 UNSTORED: Asked = {"create": HELLO | {"store": False}}
-TOOL = {
-    "type": "function",
-    "name": "weather",
-    "strict": False,
-    "parameters": {"type": "object", "properties": {}},
-}
-TOOL_TURN: Asked = {"model": "mock-tool", "tools": [TOOL]}
-OUTPUT = {"type": "function_call_output", "call_id": "call_c0ffee000000000001", "output": "4"}
 
 
 def turns(*asked: Asked) -> dict[str, object]:
@@ -57,8 +49,8 @@ CONNECTIONS = [
         "websocket",
         {"turns.1.text": TOLD},
         turns(
-            {"create": TOOL_TURN | {"input": "Weather?"}},
-            {"create": TOOL_TURN | {"input": [OUTPUT]}, "chained": True},
+            {"create": up.TOOL_TURN | {"input": "Weather?"}},
+            {"create": up.TOOL_TURN | {"input": [up.TOOL_OUTPUT]}, "chained": True},
         ),
     ),
     websocket(

@@ -54,6 +54,28 @@ OPENAI_NODE = [
         why=up.ONE_ENDING,
     ),
     node(
+        "HTTP",
+        "error 500, then an answer",
+        "create",
+        {"text": SAID, "requests": 2},
+        rules=(up.BROKEN_ONCE,),
+        differs={"requests": 1},
+        why=up.UNSEEN,
+    ),
+    node("HTTP", "error 429, then an answer", "create", {"text": SAID}, rules=(up.LIMITED_ONCE,)),
+    node(
+        "WebSocket",
+        "a tool",
+        "websocket",
+        {"turns.1.text": TOLD},
+        {
+            "turns": [
+                {"create": up.TOOL_TURN | {"input": "Weather?"}},
+                {"create": up.TOOL_TURN | {"input": [up.TOOL_OUTPUT]}, "chained": True},
+            ]
+        },
+    ),
+    node(
         "WebSocket",
         "a chain of turns",
         "websocket",
@@ -170,6 +192,16 @@ LANGCHAIN = [
     langchain("a tool", "calls", {"answered.content.0.text": TOLD}),
     langchain("previous_response_id", "continued", {ANSWER: AGAIN}),
     langchain("error 400", "invoke", {"error.status": 400}, rules=(up.TOO_LONG,)),
+    langchain(
+        "error 429 while another account is free",
+        "invoke",
+        {"error.status": 429},
+        rules=(up.WORK_LIMITED,),
+        hidden=(),
+        differs={"upstream": ["error 429 rate_limit_exceeded", DONE]},
+        why=up.SERVED_ELSEWHERE,
+        accounts=("work", "home"),
+    ),
     langchain(
         "1011 before the first event",
         "stream",

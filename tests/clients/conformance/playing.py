@@ -133,7 +133,13 @@ def _upstreams_view(scenario: Scenario, mock: RunningMock) -> Document:
     mock.wait_for(lambda upstream: all(turn.outcome for turn in upstream.turns))
     view: Document = {"upstream": [turn.outcome for turn in mock.upstream.turns]}
     if scenario.transport == "WebSocket":
-        view["frames"] = [_asked(frame.json) for frame in mock.upstream.frames]
+        frames = [frame.json for frame in mock.upstream.frames]
+        view["frames"] = [_asked(frame) for frame in frames]
+        # `stream` is of HTTP alone, and a lane has an upstream socket for itself.
+        left_out = {"stream", "stream_id"}
+        view["fields"] = sorted({name for frame in frames for name in frame} - left_out)
+        metadata = (frame.get("client_metadata", {}) for frame in frames)
+        view["metadata"] = sorted({name for names in metadata for name in names})
     return view
 
 

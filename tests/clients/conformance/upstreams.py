@@ -59,6 +59,17 @@ def refused_upgrade(status: int) -> HandshakeRule:
     return HandshakeRule(status=status, error=ErrorSpec(code=f"refused_{status}"))
 
 
+WEATHER_TOOL = {
+    "type": "function",
+    "name": "weather",
+    "strict": False,
+    "parameters": {"type": "object", "properties": {}},
+}
+TOOL_TURN: dict[str, Any] = {"model": "mock-tool", "tools": [WEATHER_TOOL]}
+TOOL_OUTPUT = {"type": "function_call_output", "call_id": "call_c0ffee000000000001", "output": "4"}
+"""A turn of a WebSocket client that is answered with a call, and the call's output."""
+
+
 def asked(*kinds: str, continues: str | None = None, warm_up: bool = False) -> dict[str, object]:
     """Return how a frame of the client's is summed up: by the kinds of its input, or its text."""
     return {

@@ -55,10 +55,15 @@ class Home:
         base_url = task.base_url
         if task.login:
             base_url = base_url.removesuffix("/v1") + "/backend-api/codex"
+        provider = (
+            f'model_provider = "codexlb"\n[model_providers.codexlb]\nname = "{name}"\n'
+            f'base_url = "{base_url}"\nwire_api = "responses"\n{auth}\n{sockets}\n'
+        )
+        if name == "built-in":
+            # It speaks WebSocket by itself, and takes the person's login.
+            provider = f'openai_base_url = "{base_url}"\n'
         (self.folder / "codex" / "config.toml").write_text(
-            f'model_provider = "codexlb"\nchatgpt_base_url = "{chatgpt_base_url}"\n'
-            f'[model_providers.codexlb]\nname = "{name}"\nbase_url = "{base_url}"\n'
-            f'wire_api = "responses"\n{auth}\n{sockets}\n'
+            f'chatgpt_base_url = "{chatgpt_base_url}"\n{provider}'
         )
 
     def sign_in(self, stack: ExitStack) -> None:
@@ -167,9 +172,6 @@ def _step(app: CodexApp, step: Seen) -> Seen:
                 turn["complaints"].append(params["error"]["message"] + retries)
             case "turn/completed":
                 turn["status"] = params["turn"]["status"]
-                if "steer" in step or "interrupt" in step:
-                    # How far the answer came before is a matter of chance.
-                    turn["texts"] = turn["texts"][1:]
                 return turn
 
 
