@@ -26,6 +26,8 @@ CLOSE_SECONDS = 1.0
 INTERNAL_ERROR = 1011
 SERVICE_RESTART = 1012
 UNSUPPORTED_DATA = 1003
+_UNREAD_PONGS_BYTES = 1 << 20
+"""A client that asks for more pongs than this and reads none is no client."""
 
 
 class _Connection(Connection):
@@ -36,9 +38,15 @@ class _Connection(Connection):
     """
 
     _ending: asyncio.TimerHandle | None = None
+    _unread_pongs = 0
 
     def data_received(self, data: bytes) -> None:
+        unread = self.transport.get_write_buffer_size()
         super().data_received(data)
+        if self.paused:  # what answers frames waits for nobody, unlike what is sent
+            self._unread_pongs += self.transport.get_write_buffer_size() - unread
+            if self._unread_pongs > _UNREAD_PONGS_BYTES:
+                self.transport.abort()
         if self.protocol.close_rcvd is not None and not self.transport.is_closing():
             self.loop.call_soon(self.transport.close)
         self._end_soon()
@@ -51,6 +59,10 @@ class _Connection(Connection):
         if self._ending is not None:
             self._ending.cancel()
         super().connection_lost(exc)
+
+    def resume_writing(self) -> None:
+        self._unread_pongs = 0
+        super().resume_writing()
 
     def _end_soon(self) -> None:
         if self._ending is None and self.protocol.state is not State.OPEN:

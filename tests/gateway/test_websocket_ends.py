@@ -129,7 +129,7 @@ async def ask_and_do_not_read(stage: Stage, writer: asyncio.StreamWriter) -> Non
     await asyncio.sleep(0.5)
 
 
-MUCH = TurnRule(text="y" * 20_000_000)
+MUCH = TurnRule(text="y" * 30_000_000)
 """More than the buffers of a connection hold."""
 
 
@@ -146,6 +146,6 @@ def test_pongs_that_nobody_reads_do_not_fill_the_memory(tmp_path: Path) -> None:
 
 
 async def ping_on(writer: asyncio.StreamWriter) -> None:
-    for _ in range(1000):
+    for _ in range(5000):
         writer.write(masked(9, bytes(125)) * 100)
         await writer.drain()
