@@ -245,7 +245,8 @@ def _diff(request: _Request, file: ClientFile, step: Step) -> str:
     if step.changes_nothing:
         return ""
     before, after = (
-        None if content is None else content.decode() for content in (step.now, step.after)
+        None if content is None else content.decode("utf-8-sig")
+        for content in (step.now, step.after)
     )
     changes = [request.settings.changes, step.changes]
     if step.earlier is not None:
@@ -305,7 +306,7 @@ def opencode_configs(environ: Mapping[str, str]) -> list[Path]:
 
 def _warn_of_profile(context: CommandContext, file: ClientFile, step: Step) -> None:
     """Say so if a profile that Codex uses by default chooses another provider."""
-    content = file.form.read((step.after or b"").decode())
+    content = file.form.read((step.after or b"").decode("utf-8-sig"))
     profiles, name = content.get("profiles"), content.get("profile")
     profile: Any = profiles.get(name) if isinstance(profiles, dict) and name else None
     chosen = profile.get("model_provider") if isinstance(profile, dict) else None

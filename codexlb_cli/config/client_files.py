@@ -7,6 +7,7 @@ since, only what was written is taken back. In doubt nothing is touched.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import os
@@ -25,6 +26,8 @@ from codexlb_cli.errors import ConfigError
 
 _SCHEMA = "codexlb.client_file/1"
 _Path = client_edits.Path
+_BOM = codecs.BOM_UTF8
+"""Some editors of Windows write it, and the clients read past it; TOML and JSON know none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,7 @@ def plan_write(file: ClientFile, settings: ClientSettings) -> Step:
         raise ConfigError(
             f"`{file.path}` stays as it is: {exc}", hint=f"edit it yourself:\n\n{settings.text}"
         ) from None
-    return Step(now, after.encode(), base, earlier, changes, settings.unit)
+    return Step(now, _content(after, base), base, earlier, changes, settings.unit)
 
 
 def plan_undo(file: ClientFile) -> Step | None:
@@ -155,7 +158,7 @@ def plan_undo(file: ClientFile) -> Step | None:
             hint=f"take it back by hand{where}",
         ) from None
     gone = earlier.backup is None and not text.strip()
-    return Step(now, None if gone else text.encode(), base, earlier)
+    return Step(now, None if gone else _content(text, now), base, earlier)
 
 
 def carry_out(file: ClientFile, step: Step) -> Path | None:
@@ -227,7 +230,7 @@ def _base(file: ClientFile, now: bytes, earlier: Written) -> bytes | None:
         base = None if earlier.backup is None else _backup(file, earlier.backup)
         if _digest(now) == earlier.digest:
             return base
-        return _without(file, now, base, earlier).encode()
+        return _content(_without(file, now, base, earlier), now)
     except (ConfigError, CannotEdit, Touched):
         return now
 
@@ -244,12 +247,18 @@ def _without(file: ClientFile, now: bytes, base: bytes | None, earlier: Written)
 
 def _text(file: ClientFile, content: bytes | None) -> str:
     try:
-        return (content or b"").decode("utf-8")
+        return (content or b"").removeprefix(_BOM).decode("utf-8")
     except UnicodeDecodeError as exc:
         line = (content or b"").count(b"\n", 0, exc.start) + 1
         raise ConfigError(
             f"`{file.path}` is not UTF-8", hint=f"see line {line} of {file.path}"
         ) from None
+
+
+def _content(text: str, before: bytes | None) -> bytes:
+    """Return the text as the file holds it: with a byte order mark, if it had one."""
+    mark = _BOM if before is not None and before.startswith(_BOM) else b""
+    return mark + text.encode()
 
 
 def _broken(file: ClientFile, exc: NotReadable) -> ConfigError:

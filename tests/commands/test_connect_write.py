@@ -196,3 +196,12 @@ def test_undo_finds_the_file_of_opencode_that_was_written(cli: Cli) -> None:
     other = opencode_file(cli, "opencode.jsonc", "{}\n")
     assert cli.run("connect", "opencode", "--undo").code == 0
     assert (file.read_text(), other.read_text()) == ("{}\n", "{}\n")
+
+
+def test_a_file_with_a_byte_order_mark(cli: Cli) -> None:
+    """Codex and opencode read past it, so it is no broken file."""
+    file = codex_file(cli, "\ufeff" + MINE)
+    ran = codex(cli, "--write")
+    assert (ran.code, ran.out.replace(str(file), "FILE")) == (0, DIFF)
+    assert codex(cli, "--undo").code == 0
+    assert file.read_text() == "\ufeff" + MINE

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 from collections.abc import Callable
@@ -350,3 +351,16 @@ def check_round_trip(home: Home, wanted: ClientSettings, *, refuses: bool | None
     home.undo()
     assert home.content == before
     assert len(home.files) == 1
+
+
+@pytest.mark.parametrize("later", [b"", b"\n# mine\n"])
+def test_a_byte_order_mark_stays(tmp_path: Path, later: bytes) -> None:
+    home = Home(tmp_path, codecs.BOM_UTF8 + MINE)
+    home.write()
+    assert home.content is not None
+    assert home.content.startswith(codecs.BOM_UTF8 + b"# mine")
+    assert home.content.count(codecs.BOM_UTF8) == 1
+    home.file.path.write_bytes(home.content + later)
+    home.undo()
+    assert (home.content or b"").startswith(codecs.BOM_UTF8 + MINE)
+    assert (home.content or b"").count(codecs.BOM_UTF8) == 1
