@@ -21,6 +21,8 @@ USUAL_MINUTES = {"primary": 300.0, "secondary": 10_080.0}
 """How long a window is taken to be whose length was not told."""
 NO_PLAN = "unknown"
 """The plan of a pool that has none: Codex wants a word."""
+_MOST_DIGITS = 20
+"""Of a balance: `1e999999` is a number, and a megabyte when it is written out."""
 REACHED = {"type": "rate_limit_reached"}
 
 _USED_UP = {
@@ -188,5 +190,5 @@ def _sum(balances: Sequence[str]) -> str | None:
             amounts.append(Decimal(balance))
         except InvalidOperation:
             continue
-    finite = [amount for amount in amounts if amount.is_finite()]
-    return format(sum(finite), "f") if finite else None
+    sane = [a for a in amounts if a.is_finite() and abs(a.adjusted()) <= _MOST_DIGITS]
+    return format(sum(sane), "f") if sane else None

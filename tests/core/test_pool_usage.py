@@ -206,6 +206,8 @@ def test_the_plan_is_the_largest(plans: list[str | None], largest: str) -> None:
         ([Credits(True, False, "0.1"), Credits(True, False, "0.2")], (True, False, "0.3")),
         ([Credits(True, True), Credits(False, False)], (True, True, None)),
         ([Credits(True, False, "plenty"), Credits(True, False, "NaN")], (True, False, None)),
+        ([Credits(True, False, "9e999999")] * 2, (True, False, None)),
+        ([Credits(True, False, "1e-999999"), Credits(True, False, "5")], (True, False, "5")),
     ],
 )
 def test_credits_add_up(
