@@ -118,23 +118,23 @@ def wants_stream(body: Body) -> bool:
     return stream
 
 
+_NO_HTTP = "background responses are for HTTP: the upstream's WebSocket does not take them"
+_NO_CHAT = "there are no background responses in the chat API; ask `/v1/responses` for one"
+
+
 def wants_background(body: Body) -> bool:
     """Whether a checked body asks for a background response: over HTTP only, to one account."""
     return body.flag("background")
 
 
-def refuse_background(body: Body) -> None:
-    """Refuse a background response where there is no HTTP for it: on a WebSocket.
+def refuse_background(body: Body, why: str = _NO_HTTP) -> None:
+    """Refuse a background response where there is none: on a WebSocket, and in the chat API.
 
     Raises:
         InvalidBodyError: it asks for one.
     """
     if wants_background(body):
-        raise InvalidBodyError(
-            "background responses are for HTTP: the upstream's WebSocket does not take them",
-            param="background",
-            code="not_supported",
-        )
+        raise InvalidBodyError(why, param="background", code="not_supported")
 
 
 def read_request(headers: Sequence[Header], data: bytes, *, chat: bool = False) -> AskedTurn:
@@ -154,7 +154,7 @@ def read_request(headers: Sequence[Header], data: bytes, *, chat: bool = False) 
         posted = data if wants_background(body) else b""
         return AskedTurn(body, wants_stream(body), read_evidence(headers, body), posted=posted)
     body, form, left_out = responses_body(body)
-    refuse_background(body)
+    refuse_background(body, _NO_CHAT)
     return AskedTurn(body, wants_stream(body), read_evidence(headers, body), form, left_out)
 
 

@@ -271,6 +271,7 @@ def test_background_is_not_supported_here_either() -> None:
     with pytest.raises(InvalidBodyError) as raised:
         read_request([], body, chat=True)
     assert raised.value.code == "not_supported"
+    assert "`/v1/responses`" in str(raised.value)  # there they are, over HTTP as this is
 
 
 def test_every_member_of_the_table_has_its_fate() -> None:
