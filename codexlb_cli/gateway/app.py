@@ -17,6 +17,7 @@ from codexlb_cli.core.accounts import Availability
 from codexlb_cli.core.client_errors import ClientError
 from codexlb_cli.core.requests import CHAT_PATH, PREFIXES, TURN_PATHS
 from codexlb_cli.gateway.backend_api import add_account_services
+from codexlb_cli.gateway.exchanges import while_there
 from codexlb_cli.gateway.guard import Guard
 from codexlb_cli.gateway.http import Receive, Responses, Scope, inbound_headers
 from codexlb_cli.gateway.live import LIVE_PATH, live_document
@@ -139,8 +140,8 @@ def build_rest(services: Services) -> FastAPI:
 
     app.api_route(f"{CHAT_PATH}/{{path:path}}", methods=METHODS)(_no_stored_chat)
     for prefix in PREFIXES:
-        app.get(f"{prefix}/models")(models.list)
-        app.get(f"{prefix}/models/{{name:path}}")(models.one)
+        app.get(f"{prefix}/models")(while_there(models.list))
+        app.get(f"{prefix}/models/{{name:path}}")(while_there(models.one))
     surface.register(app)
     surface.register_rest(app)
     add_account_services(app, services)

@@ -28,6 +28,7 @@ from codexlb_cli.errors import InvalidHeader
 from codexlb_cli.gateway.bodies import BodyError, ClientGone, Receive
 from codexlb_cli.gateway.calls import Calls, Head, NotServed
 from codexlb_cli.gateway.calls import Request as CallRequest
+from codexlb_cli.gateway.http import disconnected
 from codexlb_cli.gateway.services import Services
 from codexlb_cli.gateway.sinks import Send, encoded, send_json
 from codexlb_cli.gateway.transfers import (
@@ -216,6 +217,21 @@ def endpoint(services: Services, make: Make) -> Callable[[Request], Awaitable[Re
                 str(uuid.uuid4()),
             )
             await unless_left(make(request, client, body).run(), body.left())
+
+        return Streamed(serve)
+
+    return handle
+
+
+def while_there(handler: Callable[[Request], Awaitable[Response]]) -> Callable[..., Any]:
+    """Return a handler that ends, with what it asked upstream, when the client has left."""
+
+    async def handle(request: Request) -> Response:
+        async def serve(scope: Scope, receive: Any, send: Send) -> None:
+            async def answer() -> None:
+                await (await handler(request))(scope, receive, send)
+
+            await unless_left(answer(), disconnected(receive))
 
         return Streamed(serve)
 

@@ -10,8 +10,9 @@ import pytest
 
 from codexlb_cli.mock_upstream.rules import ErrorSpec, HandshakeRule, ModelsRule, TurnRule
 from tests.gateway.filing import account
+from tests.support.client import connection, request_head
 from tests.support.gateway import Stage, closed_port, play, run
-from tests.support.raw_upstream import RawUpstream, plain
+from tests.support.raw_upstream import HANG, RawUpstream, plain
 
 CATALOGUE = "/backend-api/codex/models?client_version=0.169.0"
 WORK = ModelsRule(account="work", models=("mock", "only-work"), etag='"w"')
@@ -264,5 +265,27 @@ def test_header_values_that_cannot_be_sent_are_left_out(tmp_path: Path) -> None:
                 assert (answer.header("content-type"), answer.header("etag")) == (None, None)
 
             await play(test, tmp_path, names=["work"], urls={"work": raw.base_url})
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/x"])
+def test_a_client_that_leaves_ends_the_question(tmp_path: Path, path: str) -> None:
+    """Else the gateway would wait for it when it stops."""
+
+    async def main() -> None:
+        async with RawUpstream([HANG]) as raw:
+
+            async def test(stage: Stage) -> None:
+                async with connection(stage.port) as exchange:
+                    await exchange.send(request_head("GET", path, [("Host", "localhost")]))
+                    await raw.asked.wait()
+                    exchange.leave()
+                await raw.left.wait()
+
+            await play(
+                test, tmp_path, names=["work"], urls={"work": raw.base_url},
+                more="[timeouts]\ndial = 300\n",
+            )  # fmt: skip
 
     asyncio.run(main())
