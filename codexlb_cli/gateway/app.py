@@ -85,7 +85,7 @@ class GatewayApp:
         path = scope["path"]
         if refusal is not None:
             await _answer(sent, refusal)
-        elif path in TURN_PATHS:
+        elif path in TURN_PATHS and (path, scope["method"]) != (CHAT_PATH, "GET"):
             error = ClientError("method_not_allowed", "this endpoint takes POST")
             await _answer(sent, error, ("allow", "POST"))
         else:
@@ -138,6 +138,7 @@ def build_rest(services: Services) -> FastAPI:
         services.refresh()
         return json_reply(200, live_document(services))
 
+    app.get(CHAT_PATH)(_no_stored_chat)
     app.api_route(f"{CHAT_PATH}/{{path:path}}", methods=METHODS)(_no_stored_chat)
     for prefix in PREFIXES:
         app.get(f"{prefix}/models")(while_there(models.list))

@@ -295,11 +295,11 @@ def test_what_the_upstream_decides(tmp_path: Path) -> None:
 def test_other_methods_and_stored_completions(tmp_path: Path) -> None:
     async def test(stage: Stage) -> None:
         close = [("Connection", "close")]
-        for method in ("GET", "PUT", "DELETE"):
+        for method in ("HEAD", "PUT", "DELETE"):
             answer = await request(stage.port, method, CHAT, close)
-            assert (answer.status, answer.error["code"]) == (405, "method_not_allowed")
-            assert answer.header("allow") == "POST"
+            assert (answer.status, answer.header("allow")) == (405, "POST")
         for method, path in (
+            ("GET", CHAT),
             ("GET", f"{CHAT}/chatcmpl-1"),
             ("POST", f"{CHAT}/chatcmpl-1"),
             ("GET", f"{CHAT}/chatcmpl-1/messages"),
