@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Protocol
 
 from codexlb_cli.core.client_errors import ClientError
@@ -18,17 +19,26 @@ else:
 
 STALL_SECONDS = 30.0
 """A body of which nothing comes for this long is given up."""
+LINGER_SECONDS = 5.0
+"""So long a body that nobody needs is read, after its answer."""
 _PIECE = 1 << 16
 
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class BodyError(Exception):
-    """A body that cannot be taken; `error` is what the client is told."""
+    """A body that cannot be taken.
 
-    def __init__(self, error: ClientError) -> None:
+    Attributes:
+        error: what the client is told.
+        unread: whether more of the body may come.
+    """
+
+    def __init__(self, error: ClientError, *, unread: bool = False) -> None:
         super().__init__(error.code)
         self.error = error
+        self.unread = unread
 
 
 class ClientGone(Exception):
@@ -67,16 +77,37 @@ async def read_body(receive: Receive, limit: int) -> bytes:
                 message = await receive()
         except TimeoutError:
             text = f"the request body stalled for {STALL_SECONDS:.0f} s"
-            raise BodyError(ClientError("request_timeout", text)) from None
+            raise BodyError(ClientError("request_timeout", text), unread=True) from None
         if message["type"] == "http.disconnect":
             raise ClientGone
         piece = message.get("body", b"")
         size += len(piece)
         if size > limit:
-            raise BodyError(body_too_large(limit))
+            raise BodyError(body_too_large(limit), unread=message.get("more_body", False))
         pieces.append(piece)
         if not message.get("more_body", False):
             return b"".join(pieces)
+
+
+def lingering(send: Send, receive: Receive) -> Send:
+    """Return what writes an answer to a client whose body was not read to its end.
+
+    The client may send all before it reads. A connection that is closed with something unread is
+    reset, and the answer that is on its way is lost (RFC 9112 section 9.6). So what still comes is
+    read for a while before the answer ends.
+    """
+
+    async def write(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            await send({**message, "more_body": True})
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LINGER_SECONDS):
+                    while (await receive()).get("more_body", False):
+                        pass
+            message = {"type": "http.response.body", "body": b""}
+        await send(message)
+
+    return write
 
 
 def decode_body(data: bytes, encodings: Iterable[str], limit: int) -> bytes:

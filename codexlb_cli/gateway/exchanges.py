@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,6 +176,11 @@ class ClientExchange(Exchange):
     ) -> None:
         super().__init__(services, transfers, client)
         self._body = body
+        self._to_client = self._send
+        self._send = self._answer
+
+    async def _answer(self, message: MutableMapping[str, Any]) -> None:
+        await self._body.answering(self._to_client)(message)
 
     def _own_headers(self) -> list[Header]:
         lines = super()._own_headers()

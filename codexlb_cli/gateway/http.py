@@ -24,7 +24,7 @@ from codexlb_cli.core.requests import (
     size_error,
 )
 from codexlb_cli.errors import InvalidHeader
-from codexlb_cli.gateway.bodies import BodyError, ClientGone, decode_body, read_body
+from codexlb_cli.gateway.bodies import BodyError, ClientGone, decode_body, lingering, read_body
 from codexlb_cli.gateway.chat_sinks import ChatSink, ChatStreamSink
 from codexlb_cli.gateway.request_log import RequestLine, RequestLog
 from codexlb_cli.gateway.running import RunningTurns
@@ -122,7 +122,9 @@ class Responses:
             own = [*exc.error.headers(), ("x-request-id", line.request_id)]
             if exc.error.code in UNREAD:
                 own.append(("connection", "close"))  # the rest of the body is not read
-            await send_json(send, exc.error.status, own, exc.error.envelope())
+            unread = isinstance(exc, BodyError) and exc.unread
+            to_client = lingering(send, receive) if unread else send
+            await send_json(to_client, exc.error.status, own, exc.error.envelope())
             self._log.write(line.refused(exc.error))
             return
         request = TurnRequest(
@@ -182,7 +184,7 @@ class Responses:
         limit = self._services.settings.limits.request_bytes
         lengths = [v for n, v in headers if n.lower() == "content-length"]
         if any(v.isdigit() and int(v) > limit for v in lengths):
-            raise BodyError(body_too_large(limit))
+            raise BodyError(body_too_large(limit), unread=True)
         encodings = [v for n, v in headers if n.lower() == "content-encoding"]
         data = await read_body(receive, limit)
         if encodings:

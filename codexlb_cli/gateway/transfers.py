@@ -23,7 +23,14 @@ from codexlb_cli.config.load import Settings
 from codexlb_cli.core.client_errors import ClientError
 from codexlb_cli.core.headers import Header
 from codexlb_cli.core.requests import body_too_large
-from codexlb_cli.gateway.bodies import STALL_SECONDS, BodyError, ClientGone, Receive
+from codexlb_cli.gateway.bodies import (
+    STALL_SECONDS,
+    BodyError,
+    ClientGone,
+    Receive,
+    Send,
+    lingering,
+)
 from codexlb_cli.gateway.sinks import encoded
 from codexlb_cli.gateway.sockets import REFUSAL_BYTES, REFUSAL_SECONDS
 
@@ -155,6 +162,10 @@ class ClientBody:
         async for _ in self.pieces():
             pass
         self.begun = False
+
+    def answering(self, send: Send) -> Send:
+        """Return what writes the answer, so that the client comes to read it."""
+        return send if self.complete else lingering(send, self._receive)
 
     async def left(self) -> None:
         """Return once the client has left; before its body was read, `pieces` tells."""

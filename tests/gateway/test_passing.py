@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -434,3 +435,31 @@ def test_what_a_refusal_says_is_passed_on(
         assert b"NaN" not in answer.body
 
     against(reply, test, tmp_path)
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/files", "/v1/responses"])
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_client_that_sends_all_before_it_reads_gets_its_answer(
+    tmp_path: Path, path: str, chunked: bool
+) -> None:
+    """A connection that is closed with something unread is reset, and the answer is lost."""
+    body = b"x" * 8_000_000
+
+    async def test(stage: Stage) -> None:
+        framing = ("Transfer-Encoding", "chunked") if chunked else ("Content-Length", "8000000")
+        head = request_head("POST", path, [("Host", "localhost"), framing])
+        sent = b"7a1200\r\n" + body + b"\r\n0\r\n\r\n" if chunked else body
+        answer = await asyncio.to_thread(_sent_all, stage.port, head + sent)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b'"request_too_large"' in answer
+
+    run(test, tmp_path, names=["work"], more="[limits]\nrequest_bytes = 1000\n")
+
+
+def _sent_all(port: int, data: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(data)
+        pieces = []
+        while piece := client.recv(65_536):
+            pieces.append(piece)
+        return b"".join(pieces)
