@@ -91,6 +91,11 @@ class Cell:
         return self.affinity == "anchored" and self.client == "socket"
 
     @property
+    def resends_stored(self) -> bool:
+        """Whether it does so when the account that stores its chain is gone."""
+        return self.affinity == "stored" and self.client == "socket" and len(self.names) > 1
+
+    @property
     def falls_back(self) -> bool:
         """Whether the upgrade is refused because there is none, and HTTP takes its place."""
         return self.fault.meaning == "no_websocket" and self.transport == "auto"

@@ -61,7 +61,8 @@ def expected(cell: Cell) -> Expected:
     if cell.owner_out and not cell.portable:
         if cell.accounts == "limited":
             return Expected([], [EXHAUSTED], accounts=_before(cell), retry_after=None)
-        return Expected([], [OWNER_OUT], retry_after=None)
+        gone = NOT_FOUND if cell.resends_stored else OWNER_OUT
+        return Expected([], [gone], retry_after=None)
     match cell.phase:
         case "idle":
             return _idle(cell)
@@ -214,7 +215,8 @@ def _post_forbidden(cell: Cell) -> Expected:
 
 def _account_refused(cell: Cell) -> Expected:
     fault, first = cell.fault, cell.first
-    if cell.resends and cell.others:  # one of them serves the turn once it comes in full
+    gone = cell.resends_stored and fault.meaning == "login"
+    if (cell.resends and cell.others) or gone:  # another serves the turn once it comes in full
         return Expected([first], [NOT_FOUND], accounts=_states(fault, first), retry_after=None)
     if _waits(cell) and cell.affinity != "anchored":
         assert fault.named is not None
@@ -299,6 +301,8 @@ def _dial_refused_by_account(cell: Cell) -> Expected:
         return Expected([first], [SERVED], fault.named, retry_after=None)
     if cell.reach == "once" and cell.others and cell.portable:
         return Expected([cell.others[0]], [SERVED], 0.0, _states(fault, first), retry_after=None)
+    if cell.resends_stored and fault.meaning == "login":
+        return Expected([], [NOT_FOUND], accounts=_states(fault, first), retry_after=None)
     asked = [first, *(cell.others if cell.reach == "always" and cell.portable else ())]
     return Expected([], _shortage(cell), accounts=_states(fault, *asked))
 

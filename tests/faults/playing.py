@@ -177,7 +177,7 @@ class _Play:
         self._end()
         await self._wait_as_told(answer)
         before_next = len(mock.turns)
-        following = await self._next()
+        following = await self._next(answer)
         before_foreign = len(mock.turns)
         await self._foreign()
         before_again = len(mock.turns)
@@ -244,8 +244,9 @@ class _Play:
                 self._command("reset", name)
                 self._command("enable", name)
 
-    async def _next(self) -> Answer:
-        if self._cell.affinity == "anchored":
+    async def _next(self, answer: Answer) -> Answer:
+        lost = self._cell.resends_stored and _code(answer) == "previous_response_not_found"
+        if self._cell.affinity == "anchored" or lost:
             # What clients do when the chain is lost, and may do at any time: send all again.
             del self._talk.members["previous_response_id"]
         return await self._talk.turn()
