@@ -175,13 +175,13 @@ def _is_another(cell: Cell) -> bool:
 
 
 def sample() -> list[Cell]:
-    """Return a cell of each fault, phase and reach; every circumstance comes often.
+    """Return a cell of each fault, phase and transport; every circumstance comes often.
 
     Chains of WebSocket clients have a cell of each meaning and phase to themselves.
     """
     groups: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells():
-        group: tuple[str, ...] = (cell.fault.name, cell.phase, cell.reach, cell.transport)
+        group: tuple[str, ...] = (cell.fault.name, cell.phase, cell.transport)
         if cell.resends:  # what WebSocket clients have of their own
             kind = "silence" if cell.fault.lasts else cell.fault.meaning
             group = (kind, cell.phase, cell.transport, "out" if cell.owner_out else "in")
