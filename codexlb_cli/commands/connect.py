@@ -31,7 +31,6 @@ class _Request:
     client: str
     address: Address
     settings: ClientSettings
-    options: str
     as_json: bool
 
 
@@ -73,24 +72,12 @@ def connect(
 ) -> None:
     """Print the configuration that points a client at this gateway; --write writes it."""
     context = CommandContext.of(ctx)
-    if client not in CLIENTS:
-        raise UsageError(
-            f"`{client}` is not a client that this knows",
-            hint=f"choose one of: {', '.join(CLIENTS)}",
-        )
-    if write and undo:
-        raise UsageError("`--write` and `--undo` cannot be used together")
-    if (write or undo) and client not in _WITH_FILE:
-        raise UsageError(
-            f"`{client}` has no configuration file to write",
-            hint="codexlb run -- CMD starts a command with the variables that it reads",
-        )
+    _check(client, write=write, undo=undo)
     address, runs = gateway_address(context)
     request = _Request(
         client,
         address,
         _settings(client, address, provider, transport, auth),
-        _repeated(provider, transport, auth),
         as_json,
     )
     if undo:
@@ -107,6 +94,26 @@ def connect(
         context.console.hint(start_command(context))
     if client == "opencode" and provider is not Provider.CUSTOM:
         warn_of_opencode_login(context)
+
+
+def _check(client: str, *, write: bool, undo: bool) -> None:
+    """Refuse what no command can do.
+
+    Raises:
+        UsageError: the client is unknown or has no file, or the options contradict each other.
+    """
+    if client not in CLIENTS:
+        raise UsageError(
+            f"`{client}` is not a client that this knows",
+            hint=f"choose one of: {', '.join(CLIENTS)}",
+        )
+    if write and undo:
+        raise UsageError("`--write` and `--undo` cannot be used together")
+    if (write or undo) and client not in _WITH_FILE:
+        raise UsageError(
+            f"`{client}` has no configuration file to write",
+            hint="codexlb run -- CMD starts a command with the variables that it reads",
+        )
 
 
 def gateway_address(context: CommandContext) -> tuple[Address, bool]:
@@ -174,12 +181,6 @@ def _codex(
         transport=transport or Transport.WEBSOCKET,
         auth=auth or Auth.NONE,
     )
-
-
-def _repeated(provider: Provider | None, transport: Transport | None, auth: Auth | None) -> str:
-    """Return the given options for a hint that repeats the command."""
-    given = (("provider", provider), ("transport", transport), ("auth", auth))
-    return "".join(f" --{name} {value}" for name, value in given if value is not None)
 
 
 def _write(context: CommandContext, request: _Request) -> None:
