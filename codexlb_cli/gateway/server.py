@@ -132,7 +132,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self._head_timer = None
 
     def _should_upgrade_to_ws(self) -> bool:
-        return True
+        return bool(self.parser.get_http_version() != "1.0")  # RFC 9110 section 7.8
 
     def handle_websocket_upgrade(self) -> None:
         """Answer an upgrade, after the requests before it (RFC 9112 section 9.3.2).
